@@ -1,0 +1,215 @@
+"""Refiner files: safetensors, with the config and the provenance in the header; never pickle.
+
+A refiner file is all that inference needs. It names a *registered* part and can import nothing: the
+worst a hostile file can do is to choose among installed code. Beside it, while training, lies the
+state that a resumed run goes on from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from simgan_aug import config as config_module
+from simgan_aug import plugins
+from simgan_aug.config import Config
+from simgan_aug.errors import CheckpointError, ConfigError, PluginError
+from simgan_aug.imagefile import write_atomically
+from simgan_aug.tone import QUANTILES
+
+FORMAT = 1
+"""Version of the header; files of a later version are refused."""
+
+_HEADER = "simgan_aug"
+_STATE_HEADER = "simgan_aug_state"
+_BANK = "tone.bank"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a refiner file holds."""
+
+    network: nn.Module
+    """The refiner, built and filled, on the CPU."""
+    channels: int
+    """Of the images it takes."""
+    bank: Tensor | None
+    """(K, channels, Q) tones of real photos; None: no tone step."""
+    config: Config
+    """What it was trained with."""
+    provenance: dict[str, Any]
+    """Fingerprints of the data, steps, seed, versions, licence."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a refiner file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = checkpoint.config.refiner
+    distribution, version = plugins.provider("refiner", part.name)
+    header = {
+        "format": FORMAT,
+        "channels": checkpoint.channels,
+        "refiner": {"name": part.name, "distribution": distribution, "version": version},
+        "config": checkpoint.config.to_builtins(),
+        "provenance": checkpoint.provenance,
+    }
+    tensors = {
+        f"refiner.{name}": _plain(value) for name, value in checkpoint.network.state_dict().items()
+    }
+    if checkpoint.bank is not None:
+        tensors[_BANK] = _plain(checkpoint.bank)
+    write_atomically(Path(path), save(tensors, metadata={_HEADER: json.dumps(header)}))
+
+
+def load(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a refiner file; checked are names, shapes, types and that all values are finite.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, no refiner, of a later version, or needs a part
+            that is not installed; says which distribution offers it.
+    """
+    header, tensors = _read(path, _HEADER)
+    try:
+        if header["format"] > FORMAT:
+            raise CheckpointError(
+                f"{path}: format {header['format']} is newer than this simgan_aug (format {FORMAT}); upgrade it"
+            )
+        settings = config_module.parse(header["config"], source=str(path))
+        channels, provenance = int(header["channels"]), dict(header["provenance"])
+        network = _network(path, settings, channels, tensors, header["refiner"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: its header is damaged: {type(error).__name__}: {error}"
+        ) from None
+    return Checkpoint(
+        network, channels, _bank(path, tensors, settings, channels), settings, provenance
+    )
+
+
+def save_state(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write what a resumed run goes on from; see `simgan_aug.training.TrainingState.tensors`.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    plain = {name: _plain(value) for name, value in tensors.items()}
+    write_atomically(path, save(plain, metadata={_STATE_HEADER: json.dumps(dict(header))}))
+
+
+def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the header of a state file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or no state.
+    """
+    header, tensors = _read(path, _STATE_HEADER)
+    return tensors, header
+
+
+def _read(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not Path(path).is_file():
+        raise CheckpointError(
+            f"{path}: no such file; expected a .safetensors file that simgan-aug train has written"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if key not in metadata:
+                raise CheckpointError(
+                    f"{path}: a safetensors file, but not one that simgan-aug train has written"
+                )
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        header = json.loads(metadata[key])
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable .safetensors file: {error}") from None
+    if not isinstance(header, dict):
+        raise CheckpointError(
+            f"{path}: its header is damaged: expected an object, got {type(header).__name__}"
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"{path}: {name} has values that are not finite; take an earlier checkpoint"
+            )
+    return header, tensors
+
+
+def _network(
+    path: str | os.PathLike[str],
+    settings: Config,
+    channels: int,
+    tensors: Mapping[str, Tensor],
+    made_by: Mapping[str, Any],
+) -> nn.Module:
+    try:
+        with torch.device(
+            "meta"
+        ):  # nothing is allocated before the shapes are known to be those of the file
+            network: nn.Module = plugins.build(
+                "refiner", settings.refiner.name, channels=channels, **settings.refiner.options
+            )
+    except PluginError as error:
+        needed = f"{made_by.get('distribution')} {made_by.get('version')}"
+        raise CheckpointError(
+            f"{path}: needs the refiner {settings.refiner.name!r} of {needed}: {error}"
+        ) from None
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    weights = {
+        name.removeprefix("refiner."): value
+        for name, value in tensors.items()
+        if name.startswith("refiner.")
+    }
+    expected = network.state_dict()
+    for name in sorted({*expected, *weights}):
+        want, have = (_form(side.get(name)) for side in (expected, weights))
+        if want != have:
+            raise CheckpointError(f"{path}: refiner.{name}: expected {want}, got {have}")
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+def _bank(
+    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], settings: Config, channels: int
+) -> Tensor | None:
+    bank = tensors.get(_BANK)
+    if bank is None:
+        if settings.tone.photos:
+            raise CheckpointError(
+                f"{path}: its config has a tone step, but the tones ({_BANK}) are missing"
+            )
+        return None
+    if (
+        bank.ndim != 3
+        or bank.shape[0] < 1
+        or bank.shape[1:] != (channels, QUANTILES)
+        or bank.dtype != torch.float32
+    ):
+        raise CheckpointError(
+            f"{path}: {_BANK}: expected float32 (photos, {channels}, {QUANTILES}), got {_form(bank)}"
+        )
+    return bank
+
+
+def _form(tensor: Tensor | None) -> str:
+    return (
+        "nothing"
+        if tensor is None
+        else f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
+    )
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous()

@@ -1,0 +1,200 @@
+"""COCO files, read and never rewritten; the geometry of an image's labels.
+
+Format: https://cocodataset.org/#format-data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from simgan_aug.errors import ConfigError, DataError, did_you_mean
+
+Array = np.ndarray[Any, Any]
+_T = TypeVar("_T")
+
+
+class CocoImage(msgspec.Struct, frozen=True):
+    """One entry of `images`; ids are kept as they are, whatever their type."""
+
+    id: int | str
+    file_name: str
+    width: int | None = None
+    height: int | None = None
+
+
+class Annotation(msgspec.Struct, frozen=True):
+    """The part of an annotation that says where a label lies."""
+
+    image_id: int | str
+    category_id: int | str | None = None
+    bbox: list[float] | None = None
+    """x, y, width, height in px."""
+    segmentation: Any = None
+    """Polygons, or RLE as string or as a list of counts."""
+
+
+class Category(msgspec.Struct, frozen=True):
+    """One entry of `categories`."""
+
+    id: int | str
+    name: str
+
+
+class _Images(msgspec.Struct):
+    images: list[CocoImage]
+
+
+class _Labels(msgspec.Struct):
+    annotations: list[Annotation] = []
+    categories: list[Category] = []
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Annotations by image, and the names of their categories."""
+
+    by_image: dict[int | str, list[Annotation]] = field(default_factory=dict)
+    categories: dict[int | str, str] = field(default_factory=dict)
+
+
+def read_images(path: str | os.PathLike[str]) -> list[CocoImage]:
+    """The images that a COCO file lists, in its order.
+
+    Raises:
+        DataError: the file is missing, is no JSON, or is no COCO file.
+    """
+    return _decode(path, _Images).images
+
+
+def read_labels(path: str | os.PathLike[str]) -> Labels:
+    """The annotations of a COCO file by image id.
+
+    Raises:
+        DataError: as `read_images`.
+    """
+    raw = _decode(path, _Labels)
+    labels = Labels(categories={category.id: category.name for category in raw.categories})
+    for annotation in raw.annotations:
+        labels.by_image.setdefault(annotation.image_id, []).append(annotation)
+    return labels
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The path of `file_name` in an image folder, contained in it after all links are followed.
+
+    Raises:
+        DataError: the name is empty, has a NUL or a backslash, or leads out of the folder.
+    """
+    if not name or "\0" in name or "\\" in name:
+        raise DataError(f"file_name {name!r} is not a relative path with forward slashes")
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise DataError(f"file_name {name!r} leads out of {folder}; copy the image into it")
+    return path
+
+
+def mask_of(annotation: Annotation, height: int, width: int) -> Array:
+    """Where an annotation lies, (height, width) bool: its mask, else its box.
+
+    Raises:
+        DataError: a segmentation that pycocotools cannot decode, or neither mask nor box.
+    """
+    from pycocotools import mask as rle
+
+    shape = annotation.segmentation
+    try:
+        if isinstance(shape, Mapping):
+            counts = shape["counts"]
+            packed = rle.frPyObjects(shape, height, width) if isinstance(counts, list) else shape
+            decoded = rle.decode(packed)
+        elif shape:
+            decoded = rle.decode(rle.merge(rle.frPyObjects(shape, height, width)))
+        else:
+            return _box(annotation, height, width)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(
+            f"image {annotation.image_id}: a segmentation cannot be decoded: {error}"
+        ) from None
+    if decoded.shape != (height, width):
+        raise DataError(
+            f"image {annotation.image_id}: expected a mask of {height}x{width}, got {decoded.shape}"
+        )
+    return np.asarray(decoded, dtype=bool)
+
+
+def weight_map(
+    annotations: list[Annotation],
+    categories: Mapping[int | str, str],
+    weights: Mapping[str, float],
+    height: int,
+    width: int,
+) -> Array:
+    """How much the change of each pixel counts, by label: (height, width) float32.
+
+    Args:
+        annotations: of one image; where they overlap, the larger weight holds.
+        categories: names by id.
+        weights: by category name; "background" is outside of all labels, "labels" any category not
+            named; both are 1 if absent.
+        height, width: in px.
+    """
+    outside, others = weights.get("background", 1.0), weights.get("labels", 1.0)
+    heaviest = np.full((height, width), -1.0, dtype=np.float32)
+    for annotation in annotations:
+        name = (
+            categories.get(annotation.category_id) if annotation.category_id is not None else None
+        )
+        weight = weights.get(name, others) if name is not None else others
+        np.maximum(heaviest, weight, out=heaviest, where=mask_of(annotation, height, width))
+    return np.where(heaviest < 0, np.float32(outside), heaviest)
+
+
+def check_weights(weights: Mapping[str, float], categories: Mapping[int | str, str]) -> None:
+    """Reject weights of categories that a file does not have.
+
+    Raises:
+        ConfigError: an unknown name; names the nearest.
+    """
+    known = {"background", "labels", *categories.values()}
+    for name in weights:
+        if name not in known:
+            raise ConfigError(
+                f"regularization.labels: no category {name!r}{did_you_mean(name, known)}"
+            )
+
+
+def _box(annotation: Annotation, height: int, width: int) -> Array:
+    if annotation.bbox is None or len(annotation.bbox) != 4:
+        raise DataError(
+            f"image {annotation.image_id}: an annotation has neither a segmentation nor a bbox of four numbers"
+        )
+    x, y, w, h = annotation.bbox
+    mask = np.zeros((height, width), dtype=bool)
+    left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
+    mask[top : max(0, int(np.ceil(y + h))), left : max(0, int(np.ceil(x + w)))] = True
+    return mask
+
+
+def _decode(path: str | os.PathLike[str], kind: type[_T]) -> _T:
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from None
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass  # NaN, a BOM or a lone surrogate: legal for Python's reader, and met in the wild
+    try:
+        return msgspec.convert(json.loads(content), type=kind)
+    except msgspec.ValidationError as error:
+        raise DataError(f"{path}: not a COCO file: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not a JSON file: {error}") from None

@@ -1,0 +1,309 @@
+"""Settings: TOML in, frozen dataclasses, JSON out.
+
+A file states only what differs from its preset (the key `preset`, else "default"):
+
+    preset = "default"
+
+    [refiner]
+    features = 32
+
+    [regularization.labels]
+    background = 0.1
+
+A part (refiner, discriminator, loss) is a registered `name` and the options of its factory.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from simgan_aug.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """A registered part, by name, and what its factory is called with."""
+
+    name: str
+    """As listed by `simgan-aug plugins`."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Plain values; in TOML they stand beside `name`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Regularization:
+    """What holds the refined image to the synthetic one (eq. 1 and 4)."""
+
+    weight: float = 0.1
+    """lambda."""
+    features: str = "identity"
+    """psi, a registered feature transform."""
+    reduction: str = "mean"
+    """"mean": per value, the same at every size; "paper_sum": the L1 norm, as printed in eq. 4."""
+    labels: dict[str, float] = field(default_factory=dict)
+    """Factor on lambda by category name; "background": outside all labels, "labels": all other categories. 1 if absent."""
+
+    def __post_init__(self) -> None:
+        """Reject impossible values."""
+        _require(0 <= self.weight < float("inf"), f"weight must be 0 or more, got {self.weight}")
+        _require(
+            self.reduction in ("mean", "paper_sum"),
+            f"reduction must be 'mean' or 'paper_sum', got {self.reduction!r}",
+        )
+        for name, factor in self.labels.items():
+            _require(0 <= factor < float("inf"), f"labels.{name} must be 0 or more, got {factor}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tone:
+    """The tone step before the network: match the image to the colours of a real photo."""
+
+    photos: int = 64
+    """Real photos whose tone is kept in the checkpoint, one drawn per image by its seed; 0: no tone step."""
+
+    def __post_init__(self) -> None:
+        """Reject impossible values."""
+        _require(0 <= self.photos <= 4096, f"photos must lie in [0, 4096], got {self.photos}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """How both sides are read and cropped."""
+
+    channels: int = 0
+    """1 (grey) or 3 (RGB), images of the other kind are converted; 0: what all images are, else an error."""
+    crop: tuple[int, int] = (64, 64)
+    """Height and width of a training crop, in px; smaller images are enlarged to it."""
+    scale: tuple[float, float] = (1.0, 1.0)
+    """Each crop is resized by a factor drawn from this range, on both sides."""
+    flip: bool = True
+    """Mirror half of the crops left to right."""
+    match_size: bool = True
+    """Shrink real photos whose shorter side exceeds the synthetic images' median to it."""
+    memory_mb: int = 2048
+    """Decoded images held, each side; of a larger set a random part is used."""
+
+    def __post_init__(self) -> None:
+        """Reject impossible values."""
+        _require(0 <= self.channels <= 64, f"channels must lie in [0, 64], got {self.channels}")
+        _require(min(self.crop) >= 8, f"crop must be 8 px or more each way, got {self.crop}")
+        _require(
+            0 < self.scale[0] <= self.scale[1] < 100,
+            f"scale must be two ascending factors, got {self.scale}",
+        )
+        _require(self.memory_mb >= 1, f"memory_mb must be 1 or more, got {self.memory_mb}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How Algorithm 1 is run."""
+
+    steps: int = 1000
+    """Adversarial steps (T)."""
+    batch_size: int = 16
+    """Images per batch (b), even; half of each refined discriminator batch comes from the history."""
+    refiner_updates: int = 1
+    """Updates of the refiner a step (K_g)."""
+    discriminator_updates: int = 1
+    """Updates of the discriminator a step (K_d)."""
+    refiner_warmup: int = 0
+    """Refiner updates on self-regularization alone, before all else."""
+    discriminator_warmup: int = 0
+    """Discriminator updates after that, before the first step."""
+    optimizer: str = "adam"
+    """"adam" or "sgd"."""
+    refiner_rate: float = 2e-4
+    """Learning rate of the refiner."""
+    discriminator_rate: float = 4e-4
+    """Learning rate of the discriminator."""
+    betas: tuple[float, float] = (0.0, 0.99)
+    """Adam's decay rates."""
+    decay_after: int = 0
+    """Step after which both rates are multiplied by `decay_factor`; 0: never."""
+    decay_factor: float = 0.25
+    """See `decay_after`."""
+    history: int = 640
+    """Images held by the history buffer (B); 0: no history."""
+    average: float = 0.99
+    """Decay a step of the refiner's moving average, which is what is kept; 0: the last weights."""
+    precision: str = "auto"
+    """"fp32", "bf16", or "auto": bf16 on a GPU and on a CPU with AMX."""
+    seed: int = 0
+    """Of all draws; same seed, same machine, same result (on a CPU)."""
+
+    def __post_init__(self) -> None:
+        """Reject impossible values."""
+        _require(
+            self.batch_size >= 2 and self.batch_size % 2 == 0,
+            f"batch_size must be even, got {self.batch_size}",
+        )
+        _require(
+            not 0 < self.history < self.batch_size // 2,
+            f"history must be 0 or at least half a batch, got {self.history}",
+        )
+        for name in (
+            "steps",
+            "refiner_warmup",
+            "discriminator_warmup",
+            "decay_after",
+            "history",
+            "seed",
+        ):
+            _require(
+                getattr(self, name) >= 0, f"{name} must be 0 or more, got {getattr(self, name)}"
+            )
+        for name in ("refiner_updates", "discriminator_updates"):
+            _require(
+                getattr(self, name) >= 1, f"{name} must be 1 or more, got {getattr(self, name)}"
+            )
+        for name in ("refiner_rate", "discriminator_rate", "decay_factor"):
+            _require(
+                0 < getattr(self, name) < float("inf"),
+                f"{name} must be positive, got {getattr(self, name)}",
+            )
+        for name, value in (
+            ("average", self.average),
+            ("betas[0]", self.betas[0]),
+            ("betas[1]", self.betas[1]),
+        ):
+            _require(0 <= value < 1, f"{name} must lie in [0, 1), got {value}")
+        _require(
+            self.optimizer in ("adam", "sgd"),
+            f"optimizer must be 'adam' or 'sgd', got {self.optimizer!r}",
+        )
+        _require(
+            self.precision in ("auto", "fp32", "bf16"),
+            f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that a training run is made of; the defaults are the preset "default"."""
+
+    refiner: Part = field(default_factory=lambda: Part(name="unshuffle"))
+    """R."""
+    discriminator: Part = field(default_factory=lambda: Part(name="patch"))
+    """D."""
+    loss: Part = field(default_factory=lambda: Part(name="least_squares"))
+    """The adversarial terms."""
+    regularization: Regularization = field(default_factory=Regularization)
+    """The term that holds labels."""
+    tone: Tone = field(default_factory=Tone)
+    """The step before the network."""
+    data: Data = field(default_factory=Data)
+    """Reading and cropping."""
+    training: Training = field(default_factory=Training)
+    """Algorithm 1."""
+
+    def to_builtins(self) -> dict[str, Any]:
+        """Plain JSON values, as kept in a checkpoint."""
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+
+def presets() -> list[str]:
+    """Names that `load_preset` knows."""
+    files = resources.files("simgan_aug.presets").iterdir()
+    return sorted(
+        [
+            "default",
+            *(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")),
+        ]
+    )
+
+
+def load_preset(name: str) -> Config:
+    """A preset by name.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    if name not in presets():
+        raise ConfigError(f"no preset named {name!r}{did_you_mean(name, presets())}")
+    if name == "default":
+        return Config()
+    text = (
+        resources.files("simgan_aug.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
+    )
+    return parse(tomllib.loads(text), source=f"preset {name}")
+
+
+def load_config(path: str | os.PathLike[str]) -> Config:
+    """A TOML file over its preset.
+
+    Raises:
+        ConfigError: the file cannot be read, is no TOML, or has an unknown key, a wrong type or an
+            impossible value; names the file, the table and the key.
+    """
+    try:
+        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the config file: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
+    return parse(raw, source=str(path))
+
+
+def parse(raw: Mapping[str, Any], source: str) -> Config:
+    """TOML tables, or what `Config.to_builtins` gave, over their preset.
+
+    Raises:
+        ConfigError: as `load_config`; `source` is named in the message.
+    """
+    tables = dict(raw)
+    preset = tables.pop("preset", "default")
+    if not isinstance(preset, str):
+        raise ConfigError(f"{source}: preset must be a name, got {preset!r}")
+    base = load_preset(preset) if preset != "default" else Config()
+    sections = {section.name: getattr(base, section.name) for section in dataclasses.fields(Config)}
+    for name, table in tables.items():
+        if name not in sections:
+            raise ConfigError(
+                f"{source}: unknown table or key {name!r}{did_you_mean(name, [*sections, 'preset'])}"
+            )
+        if not isinstance(table, Mapping):
+            raise ConfigError(f"{source}: {name} must be a table ([{name}]), got {table!r}")
+        read = _part if isinstance(sections[name], Part) else _section
+        sections[name] = read(sections[name], table, f"{source}: [{name}]")
+    return Config(**sections)
+
+
+def _part(base: Part, table: Mapping[str, Any], where: str) -> Part:
+    options = dict(table)
+    name = options.pop("name", base.name)
+    nested = options.pop("options", {})
+    if not isinstance(name, str) or not isinstance(nested, Mapping):
+        raise ConfigError(f"{where}: expected a name and its options, got {dict(table)!r}")
+    kept = base.options if name == base.name else {}
+    return Part(name=name, options={**kept, **nested, **options})
+
+
+def _section(base: Any, table: Mapping[str, Any], where: str) -> Any:
+    known = [item.name for item in dataclasses.fields(base)]
+    for key in table:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+    merged = {**{key: getattr(base, key) for key in known}, **table}
+    try:
+        return msgspec.convert(merged, type(base))
+    except msgspec.ValidationError as error:
+        message, _, key = str(error).partition(" - at `$.")
+        raise ConfigError(f"{where}: {key.rstrip('`') + ': ' if key else ''}{message}") from None
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)

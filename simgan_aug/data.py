@@ -1,0 +1,303 @@
+"""Image sources for training: decoded once, held as they were, cropped anew at every draw.
+
+A batch is a function of the seed and its number alone, so that a resumed run sees what the
+uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image as PilImage
+from torch import Tensor
+from torch.nn import functional as F
+
+from simgan_aug import coco, tone
+from simgan_aug.config import Data
+from simgan_aug.errors import DataError
+from simgan_aug.imagefile import SUFFIXES, read_image
+from simgan_aug.pixels import LUMA, Pixels
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Decoded images of one side."""
+
+    images: list[Array]
+    """(H, W, C) each, in the dtype of their files, C alike for all."""
+    names: list[str]
+    """Of the files, relative to their folder."""
+    weights: list[Array] | None
+    """(H, W) float16 each: how much the change of a pixel counts; None: 1 everywhere."""
+    fingerprint: str
+    """Of the listing they were taken from: SHA-256 of the annotation file, or of names and sizes."""
+    listed: int
+    """How many images there were to take from."""
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of all images."""
+        return int(self.images[0].shape[2])
+
+
+def read_synthetic(
+    annotations: Path, folder: Path, config: Data, label_weights: Mapping[str, float], seed: int
+) -> Source:
+    """The images of a COCO file, with the weight of each pixel where weights are given.
+
+    Raises:
+        DataError: no images, one that is missing or unreadable, mixed channels, a segmentation that
+            cannot be decoded.
+        ConfigError: a weight for a category that the file does not have.
+    """
+    listed = coco.read_images(annotations)
+    if not listed:
+        raise DataError(f"{annotations}: lists no images")
+    names = list(dict.fromkeys(image.file_name for image in listed))
+    fingerprint = hashlib.sha256(annotations.read_bytes()).hexdigest()
+    source = _read(names, folder, config, seed, fingerprint, shorter=None)
+    if not label_weights:
+        return source
+    labels = coco.read_labels(annotations)
+    coco.check_weights(label_weights, labels.categories)
+    by_name = {image.file_name: labels.by_image.get(image.id, []) for image in listed}
+    weights = [
+        coco.weight_map(by_name[name], labels.categories, label_weights, *image.shape[:2]).astype(
+            np.float16
+        )
+        for name, image in zip(source.names, source.images, strict=True)
+    ]
+    return dataclasses.replace(source, weights=weights)
+
+
+def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Source:
+    """The images below a folder; labels, if there are any, are never read.
+
+    Raises:
+        DataError: no images, one that is unreadable, mixed channels, or others than the synthetic ones.
+    """
+    names = list_images(folder)
+    sizes = "\n".join(f"{name}\t{(folder / name).stat().st_size}" for name in names)
+    shorter = (
+        int(np.median([min(image.shape[:2]) for image in synthetic.images]))
+        if config.match_size
+        else None
+    )
+    fingerprint = hashlib.sha256(sizes.encode("utf-8", "surrogateescape")).hexdigest()
+    source = _read(names, folder, config, seed, fingerprint, shorter)
+    if source.channels != synthetic.channels:
+        raise DataError(
+            f"the synthetic images have {synthetic.channels} channel(s), those in {folder} {source.channels}: set data.channels to 1 or 3"
+        )
+    return source
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of all image files below a folder, relative to it, sorted.
+
+    Raises:
+        DataError: the folder is missing or holds no image.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; expected one with images")
+    found = (
+        str((Path(parent) / name).relative_to(folder))
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    )
+    names = sorted(found)
+    if not names:
+        raise DataError(f"{folder}: no image files in it ({', '.join(SUFFIXES)})")
+    return names
+
+
+class Crops:
+    """Random crops of a source, batch by number; tone-matched where there is a bank.
+
+    Args:
+        source: decoded images.
+        config: crop size, scale, flip.
+        batch_size: images a batch.
+        seed: of all draws.
+        bank: (K, C, Q) tones; None: images stay as they are.
+    """
+
+    def __init__(
+        self, source: Source, config: Data, batch_size: int, seed: int, bank: Tensor | None = None
+    ) -> None:
+        self.source, self.config, self.batch_size, self.seed, self.bank = (
+            source,
+            config,
+            batch_size,
+            seed,
+            bank,
+        )
+        self._histograms: dict[int, Tensor] = {}
+
+    def batches(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
+        """Endless batches from number `start`.
+
+        Returns:
+            images (B, C, H, W) in [-1, 1]; weights (B, 1, H, W) or None; references (B, C, Q) in [-1, 1] or None.
+        """
+        number = start
+        while True:
+            rng = np.random.default_rng([self.seed, number])
+            drawn = [self._crop(rng) for _ in range(self.batch_size)]
+            images, weights, references = (list(column) for column in zip(*drawn, strict=True))
+            yield (
+                torch.stack(images) * 2 - 1,
+                _stacked(weights),
+                _stacked(references, scale=2, shift=-1),
+            )
+            number += 1
+
+    def _crop(self, rng: np.random.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        index = int(rng.integers(len(self.source.images)))
+        image = self.source.images[index]
+        rows, columns = self._window(image.shape[0], image.shape[1], rng)
+        mirrored = self.config.flip and rng.random() < 0.5
+        crop = self._cut(image, rows, columns, mirrored)
+        weights = None
+        if self.source.weights is not None:
+            weights = self._cut(self.source.weights[index][..., None], rows, columns, mirrored)
+        if self.bank is None:
+            return crop, weights, None
+        reference = self.bank[int(rng.integers(len(self.bank)))]
+        return (
+            tone.apply_curve(crop, tone.tone_curve(self._histogram(index), reference)),
+            weights,
+            reference,
+        )
+
+    def _window(self, height: int, width: int, rng: np.random.Generator) -> tuple[slice, slice]:
+        """A window of the image that becomes the crop when it is resized by the drawn scale."""
+        scale = float(rng.uniform(*self.config.scale))
+        scale = max(scale, self.config.crop[0] / height, self.config.crop[1] / width)
+        sides = (
+            min(length, max(1, round(side / scale)))
+            for side, length in zip(self.config.crop, (height, width), strict=True)
+        )
+        rows, columns = sides
+        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+        return slice(top, top + rows), slice(left, left + columns)
+
+    def _cut(self, image: Array, rows: slice, columns: slice, mirrored: bool) -> Tensor:
+        cut = image[rows, columns][:, ::-1] if mirrored else image[rows, columns]
+        crop = _unit(np.ascontiguousarray(cut))
+        if crop.shape[1:] != self.config.crop:
+            crop = F.interpolate(crop[None], self.config.crop, mode="bilinear", antialias=True)[0]
+        return crop
+
+    def _histogram(self, index: int) -> Tensor:
+        if index not in self._histograms:
+            self._histograms[index] = tone.histogram(_unit(self.source.images[index]))
+        return self._histograms[index]
+
+
+def tone_bank(real: Source, photos: int, seed: int) -> Tensor | None:
+    """Tones of `photos` real photos drawn by seed, (K, C, Q); None for 0; all of them if there are fewer."""
+    if not photos:
+        return None
+    chosen = np.random.default_rng([seed, 1]).permutation(len(real.images))[:photos]
+    return torch.stack(
+        [tone.quantiles(tone.histogram(_unit(real.images[index]))) for index in sorted(chosen)]
+    )
+
+
+def _read(
+    names: Sequence[str],
+    folder: Path,
+    config: Data,
+    seed: int,
+    fingerprint: str,
+    shorter: int | None,
+) -> Source:
+    """Decode in a random order until the memory is full; kept in the order of the listing."""
+    room = config.memory_mb * 2**20
+    decoded: dict[int, Array] = {}
+    for index in np.random.default_rng([seed, 0]).permutation(len(names)):
+        pixels = _shrunk(read_image(coco.inside(folder, names[index])).pixels, shorter)
+        decoded[int(index)] = pixels if pixels.ndim == 3 else pixels[..., None]
+        room -= pixels.nbytes
+        if room <= 0:
+            break
+    order = sorted(decoded)
+    images = _same_channels(
+        [decoded[index] for index in order],
+        [names[index] for index in order],
+        folder,
+        config.channels,
+    )
+    return Source(images, [names[index] for index in order], None, fingerprint, len(names))
+
+
+def _same_channels(
+    images: list[Array], names: list[str], folder: Path, channels: int
+) -> list[Array]:
+    colours = [3 if image.shape[2] >= 3 else 1 for image in images]
+    if not channels and len(set(colours)) > 1:
+        grey = names[colours.index(1)]
+        raise DataError(
+            f"{folder}: {colours.count(1)} of {len(images)} images are grey (such as {grey}), the others in colour: "
+            "set data.channels to 3 or 1 (--channels) to convert them"
+        )
+    wanted = channels or colours[0]
+    if wanted not in (1, 3):
+        raise DataError(
+            f"data.channels = {wanted}: image files hold 1 or 3 channels (alpha is not trained on)"
+        )
+    kinds = {image.dtype for image in images}
+    if len(kinds) > 1:
+        raise DataError(f"{folder}: images of 8 and of 16 bits are mixed; convert them to one kind")
+    return [
+        _converted(image, colour, wanted) for image, colour in zip(images, colours, strict=True)
+    ]
+
+
+def _converted(image: Array, colour: int, wanted: int) -> Array:
+    image = image[..., :colour]
+    if colour == wanted:
+        return image
+    if wanted == 3:
+        return np.repeat(image, 3, axis=2)
+    grey: Array = (image @ np.array(LUMA)).round().astype(image.dtype)[..., None]
+    return grey
+
+
+def _shrunk(pixels: Array, shorter: int | None) -> Array:
+    """The image with its shorter side at most `shorter` px."""
+    height, width = pixels.shape[:2]
+    if shorter is None or min(height, width) <= shorter:
+        return pixels
+    factor = shorter / min(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    if pixels.dtype == np.uint8:
+        return np.array(PilImage.fromarray(pixels).resize(size, PilImage.Resampling.LANCZOS))
+    grown = PilImage.fromarray(pixels.astype(np.float32)).resize(size, PilImage.Resampling.LANCZOS)
+    return np.array(grown).round().clip(0, np.iinfo(pixels.dtype).max).astype(pixels.dtype)
+
+
+def _unit(pixels: Array) -> Tensor:
+    """(H, W, C) of a file's dtype -> (C, H, W) float32 in [0, 1]; weights stay what they are."""
+    if pixels.dtype == np.float16:
+        return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 0)
+    return Pixels(pixels, pixels.shape[2]).colour()[0]
+
+
+def _stacked(values: list[Any], scale: float = 1, shift: float = 0) -> Tensor | None:
+    return None if values[0] is None else torch.stack(values) * scale + shift
+
+
+__all__ = ["Crops", "Source", "list_images", "read_real", "read_synthetic", "tone_bank"]

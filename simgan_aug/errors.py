@@ -1,0 +1,56 @@
+"""Every error a user can cause, as one tree.
+
+    SimganAugError
+    ├── ConfigError       a setting in a file, an option or an argument (also a ValueError)
+    ├── DataError         an annotation file or a folder of images (also a ValueError)
+    │   └── ImageError    one image: its type, shape, range or file
+    ├── PluginError       a part that is unknown, doubled or broken
+    ├── CheckpointError   a refiner file that cannot be trusted or used
+    ├── TrainingError     training cannot go on
+    └── OutputError       a result that cannot be written
+
+Each message says what was expected, what came, and the way out.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class SimganAugError(Exception):
+    """The root of all errors that a user can cause."""
+
+
+class ConfigError(SimganAugError, ValueError):
+    """A setting has an unknown name, a wrong type or an impossible value."""
+
+
+class DataError(SimganAugError, ValueError):
+    """An annotation file or a folder of images cannot be used."""
+
+
+class ImageError(DataError):
+    """One image has a type, shape, range or file that cannot be used."""
+
+
+class PluginError(SimganAugError):
+    """A part is unknown, offered twice, or its plugin is broken."""
+
+
+class CheckpointError(SimganAugError):
+    """A refiner file is missing, damaged, of another version, or needs a part that is absent."""
+
+
+class TrainingError(SimganAugError):
+    """Training cannot go on: a loss is not finite."""
+
+
+class OutputError(SimganAugError):
+    """A result cannot be written: the disk is full, the folder read-only or already in use."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The tail of a message about an unknown name: the known names, and the nearest of them."""
+    names = sorted(known)
+    listed = f" (known: {', '.join(names) or 'none'})"
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"{listed}; did you mean {near[0]!r}?" if near else listed

@@ -1,0 +1,60 @@
+"""The history of refined images (paper, section 2.3)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from simgan_aug.errors import ConfigError
+
+
+class HistoryBuffer:
+    """Refined images of earlier steps, so that the discriminator does not forget them.
+
+    Of a discriminator batch of b refined images, b/2 come from the current refiner and b/2 from the
+    buffer; after the step b/2 random entries are replaced by newly refined images. Until the buffer
+    is full, new images are added instead of replacing old ones.
+
+    Args:
+        capacity: images held (B in the paper); 0 turns the history off.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if capacity < 0:
+            raise ConfigError(f"a history holds 0 images or more, got {capacity}")
+        self.capacity = capacity
+        self.images: Tensor | None = None
+        """(size, C, H, W), allocated at the first batch."""
+        self.size = 0
+
+    def mix(self, refined: Tensor, generator: torch.Generator) -> Tensor:
+        """The discriminator's refined half-and-half batch; the buffer turns over by b/2.
+
+        Args:
+            refined: (B, C, H, W) from the current refiner, without gradient.
+            generator: draws which entries are used and which are replaced; on the CPU.
+        """
+        half = len(refined) // 2
+        if self.size < half or half == 0:
+            self._add(refined[half:], generator)
+            return refined
+        chosen = torch.randperm(self.size, generator=generator)[:half].to(refined.device)
+        mixed = torch.cat([refined[: len(refined) - half], self._held()[chosen]])
+        self._add(refined[len(refined) - half :], generator)
+        return mixed
+
+    def _held(self) -> Tensor:
+        assert self.images is not None
+        return self.images[: self.size]
+
+    def _add(self, fresh: Tensor, generator: torch.Generator) -> None:
+        if not self.capacity:
+            return
+        if self.images is None:
+            self.images = fresh.new_zeros((self.capacity, *fresh.shape[1:]))
+        room = min(self.capacity - self.size, len(fresh))
+        self.images[self.size : self.size + room] = fresh[:room]
+        self.size += room
+        rest = fresh[room:][: self.size]
+        replaced = torch.randperm(self.size, generator=generator)[: len(rest)].to(fresh.device)
+        self.images[replaced] = rest

@@ -1,0 +1,81 @@
+"""The whole plugin contract.
+
+A plugin is a module with functions of these names, marked `@simgan_aug.hookimpl`, that an installed distribution
+offers under the entry point group "simgan_aug". Arguments and hooks are only ever added.
+
+What a part must offer:
+
+- A *refiner* is an `nn.Module` from (B, C, H, W) in [-1, 1] to the same shape, for every H and W. Its factory
+  takes `channels` and the options of its table. What it may declare about itself (receptive field,
+  noise, reference) is listed in `simgan_aug.networks.contract`.
+- A *discriminator* is an `nn.Module` from (B, C, H, W) in [-1, 1] to (B, 1, h, w) unbounded logits of "refined".
+  Its factory takes `channels` and the options of its table.
+- A *loss* has the two methods of `simgan_aug.losses.AdversarialLoss`; its factory takes the options of its table.
+- A *feature transform* psi is a function from (B, C, H, W) in [-1, 1] to (B, F, h, w), itself and not a factory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pluggy
+
+VERSION = 1
+"""Of this contract; a later version understands plugins of every earlier one."""
+
+hookspec = pluggy.HookspecMarker("simgan_aug")
+hookimpl = pluggy.HookimplMarker("simgan_aug")
+
+
+@hookspec
+def simgan_register_refiners() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Refiner factories by name."""
+
+
+@hookspec
+def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Discriminator factories by name."""
+
+
+@hookspec
+def simgan_register_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Adversarial loss factories by name."""
+
+
+@hookspec
+def simgan_register_feature_transforms() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Feature transforms psi by name."""
+
+
+@hookspec
+def simgan_training_started(out: Path, config: Any, first_step: int) -> None:
+    """A run begins or goes on.
+
+    Args:
+        out: the run's folder; identifies the run in the other two hooks.
+        config: `simgan_aug.config.Config`.
+        first_step: the number that the first step will have; more than 1 in a resumed run.
+    """
+
+
+@hookspec
+def simgan_training_step(out: Path, step: Any, preview: Callable[[], Any]) -> None:
+    """A step has ended. It is called after each step: log only now and then.
+
+    Args:
+        out: the run's folder.
+        step: `simgan_aug.training.Step`.
+        preview: draws a sheet (synthetic over refined over real, a `PIL.Image`) with the present average.
+    """
+
+
+@hookspec
+def simgan_training_ended(out: Path, reason: str) -> None:
+    """A run has ended.
+
+    Args:
+        out: the run's folder.
+        reason: "finished", "interrupted" or the message of the error that ended it.
+    """

@@ -1,0 +1,204 @@
+"""The one path from synthetic to refined pixels."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simgan_aug import tone
+from simgan_aug.errors import ConfigError, ImageError
+from simgan_aug.networks.contract import condition, halo, memory_per_pixel
+from simgan_aug.pixels import Image, Pixels
+
+
+class ImageRefiner:
+    """Refines images: tone first, then texture; one image with one seed gives one result.
+
+    It holds a network and is no `nn.Module`, so that no host's `parameters()` or `state_dict()` finds it.
+
+    Args:
+        network: a refiner; see `simgan_aug.networks.contract`.
+        channels: colour channels that the network takes.
+        bank: (K, channels, Q) tones of real photos in [0, 1]; None: no tone step.
+        device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
+        max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a halo, which
+            changes no grey level.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        channels: int,
+        bank: Tensor | None = None,
+        device: str | torch.device = "auto",
+        max_workspace_mb: int = 1024,
+    ) -> None:
+        if max_workspace_mb < 1:
+            raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
+        self.device = resolve_device(device)
+        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.channels = channels
+        self.bank = None if bank is None else bank.to(self.device)
+        self.max_workspace_mb = max_workspace_mb
+        self.provenance: dict[str, Any] = {}
+        """Where the weights come from; filled by `load`."""
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        device: str | torch.device = "auto",
+        max_workspace_mb: int = 1024,
+    ) -> ImageRefiner:
+        """The refiner of a checkpoint.
+
+        Raises:
+            CheckpointError: the file is missing, damaged, of another version, or needs an absent plugin.
+        """
+        from simgan_aug import checkpoint
+
+        loaded = checkpoint.load(path)
+        refiner = cls(loaded.network, loaded.channels, loaded.bank, device, max_workspace_mb)
+        refiner.provenance = loaded.provenance
+        return refiner
+
+    def __call__(
+        self, image: Image, *, seed: int | Sequence[int] = 0, strength: float = 1.0
+    ) -> Image:
+        """The refined image, of the layout, dtype, size and device that came.
+
+        Args:
+            image: see `simgan_aug.pixels.Pixels`; or a list of images of any sizes, answered by a list.
+            seed: draws the noise and the reference photo, per image; one int s for a batch or list
+                means s, s + 1, and so on.
+            strength: 0 gives the image back, 1 all of the change; the change is blended linearly.
+
+        Raises:
+            ImageError: an image of another kind, or a `seed` for each of more or fewer images.
+            ConfigError: `strength` outside [0, 1].
+        """
+        if not 0 <= strength <= 1:
+            raise ConfigError(f"strength must lie in [0, 1], got {strength}")
+        if isinstance(image, (list, tuple)):
+            seeds = _seeds(seed, len(image))
+            return [self._refine(each, [s], strength) for each, s in zip(image, seeds, strict=True)]
+        return self._refine(image, seed, strength)
+
+    def _refine(self, image: Image, seed: int | Sequence[int], strength: float) -> Image:
+        pixels = Pixels(image, self.channels)
+        colour = pixels.colour()
+        change = torch.empty_like(colour, memory_format=torch.contiguous_format)
+        seeds = _seeds(seed, len(colour))
+        for rows in self._rows(colour):
+            change[rows] = self._change(colour[rows].to(self.device), seeds[rows]).to(colour.device)
+        return pixels.add(change * strength)
+
+    @torch.no_grad()  # not inference_mode: a task network trains on what we return
+    def _change(self, colour: Tensor, seeds: Sequence[int]) -> Tensor:
+        """What refining adds to (N, C, H, W) in [0, 1]."""
+        toned, references = self._tone(colour, seeds)
+        noise = self._noise(colour, seeds)
+        change = toned - colour
+        for place, inner, outer in self._tiles(*colour.shape[2:]):
+            inputs = (toned[..., *outer] * 2 - 1).contiguous()
+            extra = condition(
+                self.network,
+                None if noise is None else noise[..., *outer].to(self.device),
+                references,
+            )
+            added = (self.network(inputs, **extra) - inputs) / 2
+            change[..., *place] += added[..., *inner]
+        return change
+
+    def _tone(self, colour: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
+        """The images in the tone of the photos that their seeds draw, and those tones in [-1, 1]."""
+        if self.bank is None:
+            return colour, None
+        references = torch.stack([tone.pick(self.bank, seed) for seed in seeds])  # (N, C, Q)
+        toned = [
+            tone.apply_curve(image, tone.tone_curve(tone.histogram(image), reference))
+            for image, reference in zip(colour, references, strict=True)
+        ]
+        return torch.stack(toned), references * 2 - 1
+
+    def _noise(self, colour: Tensor, seeds: Sequence[int]) -> Tensor | None:
+        """Drawn on the CPU for the whole image, so that neither device nor tiles change the result."""
+        channels = getattr(self.network, "noise_channels", 0)
+        if not channels:
+            return None
+        generator = torch.Generator()
+        shape = (channels, *colour.shape[2:])
+        return torch.stack(
+            [torch.randn(shape, generator=generator.manual_seed(s % 2**63)) for s in seeds]
+        )
+
+    def _rows(self, colour: Tensor) -> Iterator[slice]:
+        """Slices of a batch that fit into the workspace together."""
+        pixels = colour.shape[2] * colour.shape[3]
+        size = max(1, self._budget() // pixels)
+        return (slice(start, start + size) for start in range(0, len(colour), size))
+
+    def _tiles(self, height: int, width: int) -> Iterator[tuple[Box, Box, Box]]:
+        """Where a tile's result goes, where it lies in the tile, and what the network sees of the image."""
+        margin = halo(self.network)
+        if height * width <= self._budget():
+            whole = (slice(0, height), slice(0, width))
+            yield whole, whole, whole
+            return
+        if margin is None:
+            raise ImageError(
+                f"a {width}x{height} image needs more than {self.max_workspace_mb} MiB and this refiner declares no "
+                "receptive_field, so it cannot be tiled; raise max_workspace_mb"
+            )
+        grid = getattr(self.network, "multiple", 1)
+        side = max(math.isqrt(self._budget()) - 2 * margin, 16) // grid * grid
+        for top in range(0, height, side):
+            for left in range(0, width, side):
+                rows, columns = _span(top, side, margin, height), _span(left, side, margin, width)
+                yield (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2])
+
+    def _budget(self) -> int:
+        """Pixels whose activations fit into the workspace."""
+        return max(1, self.max_workspace_mb * 2**20 // memory_per_pixel(self.network))
+
+
+Box = tuple[slice, slice]
+
+
+def resolve_device(wanted: str | torch.device) -> torch.device:
+    """The device for a wish that may be "auto".
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise ConfigError(f"no device {wanted!r}; take 'auto', 'cpu', 'cuda' or 'cuda:0'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device 'cuda' was asked for, but this torch sees no GPU; take 'auto' or 'cpu'"
+        )
+    return device
+
+
+def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+    if isinstance(seed, int):
+        return [seed + index for index in range(count)]
+    if len(seed) != count:
+        raise ImageError(f"expected one seed for each of {count} images, got {len(seed)}")
+    return [int(s) for s in seed]
+
+
+def _span(start: int, side: int, margin: int, length: int) -> tuple[slice, slice, slice]:
+    """One axis of a tile: in the result, inside the tile, and of the image with its halo."""
+    stop = min(start + side, length)
+    first, last = max(0, start - margin), min(length, stop + margin)
+    return slice(start, stop), slice(start - first, stop - first), slice(first, last)

@@ -1,0 +1,210 @@
+"""What the two players minimise: adversarial terms, self-regularization, feature transforms psi.
+
+An adversarial loss sees logits of "refined" per patch: target 1 for refined, 0 for real (paper, eq.
+2; the reverse of the usual GAN). Reductions are means over images and patches, so that a weight means the same
+at every image size, unless `reduction="paper_sum"` asks for the sums that the paper prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from simgan_aug.errors import ConfigError, ImageError
+
+Critic = Callable[[Tensor], Tensor]
+"""A discriminator: (B, C, H, W) in [-1, 1] -> (B, 1, h, w) logits."""
+
+FeatureTransform = Callable[[Tensor], Tensor]
+"""psi in ||psi(x~) - psi(x)||_1: (B, C, H, W) in [-1, 1] -> (B, F, h, w)."""
+
+
+class AdversarialLoss(Protocol):
+    """The two adversarial terms.
+
+    A loss with a true attribute `pairs_real` gets a fresh real batch in its refiner's term too; any other
+    must ignore `real` there.
+    """
+
+    def refiner(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """What the refiner minimises, a scalar with gradient to `refined`."""
+
+    def discriminator(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """What the discriminator minimises, a scalar with gradient to its weights."""
+
+
+class CrossEntropy:
+    """Eq. 2 and 3: cross-entropy per local patch.
+
+    Args:
+        reduction: "mean" over images and patches, or "paper_sum", the sum that the paper prints.
+        smoothing: target of real patches in the discriminator's term, 0 in the paper; 0.1 is one-sided label
+            smoothing (Salimans et al., arXiv:1606.03498, section 3.4).
+    """
+
+    def __init__(self, reduction: str = "mean", smoothing: float = 0.0) -> None:
+        if reduction not in ("mean", "paper_sum"):
+            raise ConfigError(f"reduction must be 'mean' or 'paper_sum', got {reduction!r}")
+        if not 0 <= smoothing < 0.5:
+            raise ConfigError(f"smoothing must lie in [0, 0.5), got {smoothing}")
+        self.reduction = "sum" if reduction == "paper_sum" else "mean"
+        self.smoothing = smoothing
+
+    def refiner(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """- sum log(1 - D(R(x))) (eq. 3)."""
+        return self._towards(critic(refined), 0.0)
+
+    def discriminator(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """- sum log D(R(x)) - sum log(1 - D(y)) (eq. 2)."""
+        return self._towards(critic(refined), 1.0) + self._towards(critic(real), self.smoothing)
+
+    def _towards(self, logits: Tensor, target: float) -> Tensor:
+        return F.binary_cross_entropy_with_logits(
+            logits.float(),
+            torch.full_like(logits, target, dtype=torch.float32),
+            reduction=self.reduction,
+        )
+
+
+class LeastSquares:
+    """Least squares on the logits (Mao et al., arXiv:1611.04076), with gradient penalties.
+
+    Args:
+        r1: weight of the penalty on real images (gamma; Mescheder et al., arXiv:1801.04406).
+        r2: the same on refined images.
+    """
+
+    def __init__(self, r1: float = 0.0, r2: float = 0.0) -> None:
+        self.r1, self.r2 = _weights(r1, r2)
+
+    def refiner(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """Mean of the squared logits of refined patches: 0 is real."""
+        return critic(refined).float().square().mean()
+
+    def discriminator(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """Squared distance of refined patches to 1 and of real ones to 0, plus penalties."""
+        on_refined, on_real, penalty = _scores(critic, refined, real, self.r1, self.r2)
+        return (on_refined - 1).square().mean() + on_real.square().mean() + penalty
+
+
+class Relativistic:
+    """Relativistic pairing with R1 and R2 (R3GAN, Huang et al., arXiv:2501.05441, section 2).
+
+    Args:
+        r1: weight of the gradient penalty on real images.
+        r2: the same on refined images.
+    """
+
+    pairs_real = True
+
+    def __init__(self, r1: float = 1.0, r2: float = 1.0) -> None:
+        self.r1, self.r2 = _weights(r1, r2)
+
+    def refiner(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """softplus(refined - real), patch by patch and image by image as they come."""
+        return F.softplus(critic(refined).float() - critic(real).float()).mean()
+
+    def discriminator(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
+        """softplus(real - refined), plus penalties."""
+        on_refined, on_real, penalty = _scores(critic, refined, real, self.r1, self.r2)
+        return F.softplus(on_real - on_refined).mean() + penalty
+
+
+def gradient_penalty(scores: Tensor, images: Tensor) -> Tensor:
+    """Squared gradient of a patch's logit, summed over pixels, mean over patches and images.
+
+    Exact where patches do not overlap; so a weight means the same at every image size, which the
+    usual gradient of the mean logit does not give.
+    """
+    (gradient,) = torch.autograd.grad(scores.sum(), images, create_graph=True)
+    return gradient.float().square().sum() / scores.numel()
+
+
+def self_regularization(
+    refined: Tensor,
+    synthetic: Tensor,
+    psi: FeatureTransform | None = None,
+    weights: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Absolute change of features, the term that keeps labels true (paper, eq. 4).
+
+    Args:
+        refined, synthetic: (B, C, H, W) in [-1, 1].
+        psi: feature transform; None is the identity.
+        weights: (B, 1, H, W), how much a pixel's change counts; None: 1 everywhere.
+        reduction: "mean" over all features, or "paper_sum", the L1 norm itself.
+
+    Raises:
+        ImageError: the shapes differ.
+    """
+    if refined.shape != synthetic.shape:
+        raise ImageError(
+            f"refined {tuple(refined.shape)} and synthetic {tuple(synthetic.shape)} differ in shape"
+        )
+    change = (psi(refined) - psi(synthetic)).abs() if psi else (refined - synthetic).abs()
+    if weights is not None:
+        weights = (
+            weights
+            if weights.shape[2:] == change.shape[2:]
+            else F.adaptive_avg_pool2d(weights, (change.shape[2], change.shape[3]))
+        )
+        change = change * weights
+    return change.sum() if reduction == "paper_sum" else change.mean()
+
+
+def mean_weight(paper_weight: float, values: int, patches: int) -> float:
+    """lambda for mean reductions that equals a lambda for the paper's sums.
+
+    Args:
+        paper_weight: lambda of eq. 4 with sums.
+        values: channels x height x width of an image.
+        patches: height x width of the discriminator's map for it.
+    """
+    return paper_weight * values / patches
+
+
+def channel_mean(images: Tensor) -> Tensor:
+    """psi: mean of the colour channels (paper v2, section 2.1), (B, 1, H, W)."""
+    return images.mean(dim=1, keepdim=True)
+
+
+def blur(images: Tensor) -> Tensor:
+    """psi: 5x5 binomial blur, which leaves fine grain free; (B, C, H, W)."""
+    from kornia.filters import filter2d_separable
+
+    kernel = images.new_tensor([[1, 4, 6, 4, 1]]) / 16
+    mode = "reflect" if min(images.shape[2:]) > 2 else "replicate"
+    return filter2d_separable(images, kernel, kernel, border_type=mode)
+
+
+def image_gradient(images: Tensor) -> Tensor:
+    """psi: differences to the right and lower neighbour (paper v2, section 2.1), (B, 2C, H, W)."""
+    right = F.pad(images, (0, 1, 0, 0), mode="replicate").diff(dim=3)
+    down = F.pad(images, (0, 0, 0, 1), mode="replicate").diff(dim=2)
+    return torch.cat([right, down], dim=1)
+
+
+def _weights(r1: float, r2: float) -> tuple[float, float]:
+    if r1 < 0 or r2 < 0:
+        raise ConfigError(f"gradient penalties r1 and r2 must be 0 or more, got {r1} and {r2}")
+    return r1, r2
+
+
+def _scores(
+    critic: Critic, refined: Tensor, real: Tensor, r1: float, r2: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits of both sides and the weighted penalties."""
+    real = real.detach().requires_grad_(r1 > 0)
+    refined = refined.detach().requires_grad_(r2 > 0)
+    on_refined, on_real = critic(refined).float(), critic(real).float()
+    penalty = on_real.new_zeros(())
+    if r1:
+        penalty = penalty + r1 / 2 * gradient_penalty(on_real, real)
+    if r2:
+        penalty = penalty + r2 / 2 * gradient_penalty(on_refined, refined)
+    return on_refined, on_real, penalty

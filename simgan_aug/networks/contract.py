@@ -1,0 +1,61 @@
+"""What a refiner may declare about itself, read with the defaults that a plain network has.
+
+A refiner is an `nn.Module` from (B, C, H, W) in [-1, 1] to the same shape, for every H and W. By
+plain attributes it may declare
+
+    receptive_field   px: the widest span of input that one output pixel depends on; without it the
+                      whole image counts, and the refiner is never tiled
+    multiple          px: grid that its arithmetic is bound to (the factor of a pixel-unshuffle)
+    bytes_per_pixel   peak bytes of float32 activations per input pixel at inference
+    noise_channels    n > 0: it is called with `noise`, (B, n, H, W) standard normal
+    takes_reference   True: it is called with `reference`, (B, C, Q): quantiles of a real photo's
+                      channels in [-1, 1]
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from simgan_aug.errors import ConfigError
+
+
+def condition(
+    refiner: nn.Module, noise: Tensor | None, reference: Tensor | None
+) -> dict[str, Tensor]:
+    """The keyword arguments that this refiner is called with beside the image."""
+    wanted = {}
+    if getattr(refiner, "noise_channels", 0):
+        assert noise is not None
+        wanted["noise"] = noise
+    if getattr(refiner, "takes_reference", False):
+        if reference is None:
+            raise ConfigError(
+                "this refiner takes a reference photo's tone: set tone.photos to 1 or more"
+            )
+        wanted["reference"] = reference
+    return wanted
+
+
+def halo(refiner: nn.Module) -> int | None:
+    """Px around a tile whose content the tile's own pixels depend on; None: the whole image."""
+    field = getattr(refiner, "receptive_field", None)
+    if field is None:
+        return None
+    grid = int(getattr(refiner, "multiple", 1))
+    return math.ceil(field / 2 / grid) * grid
+
+
+def memory_per_pixel(refiner: nn.Module) -> int:
+    """Peak bytes of activations per input pixel, as declared or else a wide guess."""
+    return int(getattr(refiner, "bytes_per_pixel", 2048))
+
+
+def check_between(name: str, value: float, low: float, high: float) -> None:
+    """Reject a constructor's value outside [low, high].
+
+    The upper limits keep a hostile checkpoint from asking for a network that fills the machine.
+    """
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must lie between {low} and {high}, got {value}")

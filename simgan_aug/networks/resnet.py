@@ -1,0 +1,67 @@
+"""The paper's refiner (section 3.1 and figure 6), in both published forms."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simgan_aug.errors import ConfigError
+from simgan_aug.networks.contract import check_between
+
+
+class ResNetRefiner(nn.Module):
+    """Convolution, residual blocks, 1x1 convolution; no stride, no pooling.
+
+    Eyes: kernel 3, 64 features, 4 blocks (receptive field 19 px). Hands: kernel 7, 64 features, 10
+    blocks (127 px). Zero padding and the linear output are ours: the paper states neither.
+
+    Args:
+        channels: of the image.
+        kernel: width of all convolutions but the last, odd, in px.
+        features: channels inside.
+        blocks: residual blocks of two convolutions each.
+    """
+
+    def __init__(
+        self, channels: int = 3, kernel: int = 3, features: int = 64, blocks: int = 4
+    ) -> None:
+        super().__init__()
+        for name, value, high in (
+            ("channels", channels, 64),
+            ("features", features, 1024),
+            ("blocks", blocks, 64),
+        ):
+            check_between(name, value, 1, high)
+        check_between("kernel", kernel, 1, 15)
+        if kernel % 2 == 0:
+            raise ConfigError(f"kernel must be odd, got {kernel}")
+        self.receptive_field = 1 + (kernel - 1) * (1 + 2 * blocks)
+        self.bytes_per_pixel = 4 * 4 * features
+        self.first = nn.Conv2d(channels, features, kernel, padding="same")
+        self.blocks = nn.Sequential(*(ResidualBlock(features, kernel) for _ in range(blocks)))
+        self.last = nn.Conv2d(features, channels, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) in [-1, 1] -> the same shape, unbounded."""
+        return cast(Tensor, self.last(self.blocks(F.relu(self.first(images))))).to(images.dtype)
+
+
+class ResidualBlock(nn.Module):
+    """Convolution, ReLU, convolution, addition, ReLU (figure 6)."""
+
+    def __init__(
+        self, features: int, kernel: int = 3, padding_mode: Literal["zeros", "reflect"] = "zeros"
+    ) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(
+            features, features, kernel, padding="same", padding_mode=padding_mode
+        )
+        self.second = nn.Conv2d(
+            features, features, kernel, padding="same", padding_mode=padding_mode
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, F, H, W) -> (B, F, H, W)."""
+        return F.relu(images + self.second(F.relu(self.first(images))))

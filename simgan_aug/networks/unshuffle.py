@@ -1,0 +1,105 @@
+"""The fast default refiner: a residual network on pixel-unshuffled input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from simgan_aug.errors import ConfigError
+from simgan_aug.networks.contract import check_between
+from simgan_aug.networks.resnet import ResidualBlock
+
+
+class UnshuffleRefiner(nn.Module):
+    """Adds to each pixel what a network at 1/factor of the resolution proposes.
+
+    The head is zero at the start, so that an untrained refiner is the identity; no layer normalises,
+    so that a tile with its halo equals the whole. Pixel-unshuffle: Shi et al., arXiv:1609.05158.
+    Noise at the input lets the refiner add grain; without it, it has to repaint structure to
+    imitate grain, and that moves labels.
+
+    Args:
+        channels: of the image.
+        factor: 2 or 4, the side of the block of pixels that becomes channels.
+        features: channels inside.
+        blocks: residual blocks of two 3x3 convolutions each.
+        noise_channels: channels of standard normal noise beside the image; 0: none.
+        takes_reference: also see the tone (quantiles) of a real photo.
+        max_change: grey levels (of 255) that a pixel may change at most; 0: no bound.
+    """
+
+    def __init__(
+        self,
+        channels: int = 3,
+        factor: int = 2,
+        features: int = 64,
+        blocks: int = 2,
+        noise_channels: int = 1,
+        takes_reference: bool = False,
+        max_change: float = 0,
+    ) -> None:
+        super().__init__()
+        if factor not in (2, 4):
+            raise ConfigError(f"factor must be 2 or 4, got {factor}")
+        for name, value, high in (
+            ("channels", channels, 64),
+            ("features", features, 1024),
+            ("blocks", blocks, 64),
+        ):
+            check_between(name, value, 1, high)
+        check_between("noise_channels", noise_channels, 0, 16)
+        check_between("max_change", max_change, 0, 255)
+        self.multiple = factor
+        self.noise_channels = noise_channels
+        self.takes_reference = takes_reference
+        self.receptive_field = factor * (3 + 4 * blocks)
+        self.bytes_per_pixel = 4 * (5 * features // factor**2 + 4 * (channels + noise_channels))
+        self._limit = max_change * 2 / 255  # in units of [-1, 1]
+        inputs = (channels + noise_channels) * factor**2
+        self.first = nn.Conv2d(inputs, features, 3, padding="same", padding_mode="reflect")
+        self.tone = nn.Linear(channels * REFERENCE_LEVELS, features) if takes_reference else None
+        self.blocks = nn.Sequential(*(ResidualBlock(features, 3, "reflect") for _ in range(blocks)))
+        self.head = nn.Conv2d(features, channels * factor**2, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(
+        self, images: Tensor, noise: Tensor | None = None, reference: Tensor | None = None
+    ) -> Tensor:
+        """(B, C, H, W) in [-1, 1] -> the same shape; outside of [-1, 1] only by what was added.
+
+        Args:
+            images: any height and width.
+            noise: (B, noise_channels, H, W), standard normal.
+            reference: (B, C, Q), quantiles of a real photo per channel, in [-1, 1].
+        """
+        height, width = images.shape[2:]
+        inputs = images if noise is None else torch.cat([images, noise], dim=1)
+        inputs = F.pixel_unshuffle(
+            _pad(inputs, self.multiple), self.multiple
+        )  # (B, inputs, H/f, W/f)
+        features = self.first(inputs)
+        if self.tone is not None and reference is not None:
+            levels = F.adaptive_avg_pool1d(reference, REFERENCE_LEVELS)
+            features = features + self.tone(levels.flatten(1))[:, :, None, None]
+        change = self.head(self.blocks(F.relu(features)))
+        change = F.pixel_shuffle(change, self.multiple)[:, :, :height, :width].to(images.dtype)
+        if self._limit:
+            change = self._limit * torch.tanh(change / self._limit)
+        return images + change
+
+
+REFERENCE_LEVELS = 8
+"""Quantiles per channel that the network sees of a reference photo."""
+
+
+def _pad(images: Tensor, multiple: int) -> Tensor:
+    """Pad right and bottom to a multiple, and to two blocks at least: the convolutions reflect."""
+    height, width = images.shape[2:]
+    down, right = (
+        max(2 * multiple, -(-side // multiple) * multiple) - side for side in (height, width)
+    )
+    # Reflection needs more pixels than it adds; the smallest images repeat their edge instead.
+    mode = "reflect" if down < height and right < width else "replicate"
+    return F.pad(images, (0, right, 0, down), mode=mode)

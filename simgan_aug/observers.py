@@ -1,0 +1,68 @@
+"""Built-in observers of training: metrics as JSON lines, sample sheets, TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from simgan_aug.hookspecs import hookimpl
+
+LOG_EVERY = 20
+"""Steps between two lines of metrics."""
+SAMPLE_EVERY = 200
+"""Steps between two sheets."""
+
+_boards: dict[Path, Any] = {}
+
+
+@hookimpl
+def simgan_training_started(out: Path, first_step: int) -> None:
+    """Forget metrics of steps that a resumed run takes again; open TensorBoard."""
+    metrics = out / "metrics.jsonl"
+    if metrics.exists():
+        kept = [line for line in metrics.read_text().splitlines() if _number(line) < first_step]
+        metrics.write_text("".join(line + "\n" for line in kept))
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return
+    _boards[out] = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
+
+
+@hookimpl
+def simgan_training_step(out: Path, step: Any, preview: Callable[[], Any]) -> None:
+    """Write a line of metrics and a sheet now and then."""
+    if step.number % LOG_EVERY == 0 or step.number == 1:
+        line = {
+            "step": step.number,
+            "phase": step.phase,
+            "time": round(time.time(), 3),
+            **step.losses,
+        }
+        with (out / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        if out in _boards:
+            for name, value in step.losses.items():
+                _boards[out].add_scalar(f"loss/{name}", value, step.number)
+    if step.number % SAMPLE_EVERY == 0:
+        folder = out / "samples"
+        folder.mkdir(exist_ok=True)
+        preview().save(folder / f"step-{step.number:06d}.png")
+
+
+@hookimpl
+def simgan_training_ended(out: Path) -> None:
+    """Close TensorBoard."""
+    board = _boards.pop(out, None)
+    if board is not None:
+        board.close()
+
+
+def _number(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # a line that a kill has torn
+        return 2**63

@@ -1,0 +1,147 @@
+"""The only place that knows layouts, value ranges, dtypes and alpha.
+
+`Pixels` takes an image as the user holds it and shows it to a refiner as (N, C, H, W) float32 in
+[0, 1]. A refiner answers with a *change*, and `Pixels.add` adds that change to the exact original
+values: a change of zero gives back every bit, whatever the dtype.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simgan_aug.errors import ImageError
+
+Image = Any  # np.ndarray | Tensor; the public annotation of what goes in and comes out alike
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in luminance (ITU-R BT.601)."""
+
+_SCALES: dict[torch.dtype, float] = {torch.uint8: 255.0, torch.uint16: 65535.0} | dict.fromkeys(
+    (torch.float16, torch.bfloat16, torch.float32, torch.float64), 1.0
+)
+
+
+class Pixels:
+    """One image, or a batch of equal sizes, seen as (N, C, H, W).
+
+    numpy arrays are (H, W), (H, W, C) or (N, H, W, C); tensors are (H, W), (C, H, W) or
+    (N, C, H, W). Integers are uint8 or uint16, floats lie in [0, 1].
+
+    Channels, for a refiner of `channels` channels: as many; one more than 1 or 3, which is alpha and
+    is kept; and, for a refiner of 3, a grey image (with or without alpha), which is shown as three
+    equal channels and receives the luminance (BT.601) of the change. All else is an error, above all
+    a colour image for a refiner of 1, where any rule would be a guess.
+
+    Raises:
+        ImageError: a type, shape, dtype, range or number of channels outside of these.
+    """
+
+    def __init__(self, image: Image, channels: int) -> None:
+        self._image = image
+        self._native = _to_nchw(image)  # (N, K, H, W) in the dtype that came
+        self._scale = _scale(self._native)
+        self._colours, self._grey = _split(self._native.shape[1], channels)
+        self._channels = channels
+
+    def colour(self) -> Tensor:
+        """The colour channels as (N, channels, H, W) float32 in [0, 1]."""
+        colour = self._native[:, : self._colours].to(torch.float32) / self._scale
+        return colour.expand(-1, self._channels, -1, -1) if self._grey else colour
+
+    def add(self, change: Tensor) -> Image:
+        """The image with `change`, (N, channels, H, W) in units of the full range, added; as it came.
+
+        The sum is clamped to the range, and rounded where the dtype is an integer.
+        """
+        if self._grey:
+            change = torch.einsum("nchw,c->nhw", change, change.new_tensor(LUMA))[:, None]
+        working = torch.float64 if self._native.dtype == torch.float64 else torch.float32
+        colour = self._native[:, : self._colours].to(working)
+        colour = (colour + change.to(colour) * self._scale).clamp_(0, self._scale)
+        if not self._native.dtype.is_floating_point:
+            colour = colour.round_()
+        alpha = self._native[:, self._colours :]
+        return _from_nchw(
+            torch.cat([colour.to(self._native.dtype), alpha], dim=1), like=self._image
+        )
+
+
+def to_display(image: Image, channels: int = 3) -> np.ndarray[Any, Any]:
+    """An image of any accepted kind as (H, W, 3) uint8, for sheets and previews only."""
+    colour = Pixels(image, channels).colour()[0]
+    if channels != 3:
+        colour = colour[:1].expand(3, -1, -1)
+    return cast(
+        "np.ndarray[Any, Any]",
+        (colour * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy(),
+    )
+
+
+def _to_nchw(image: Image) -> Tensor:
+    if isinstance(image, np.ndarray):
+        values = torch.from_numpy(np.ascontiguousarray(_native_order(image)))
+        if values.ndim == 2:
+            values = values[None, None]
+        elif values.ndim in (3, 4):
+            values = values.movedim(-1, -3)[None] if values.ndim == 3 else values.movedim(-1, -3)
+    elif isinstance(image, Tensor):
+        values = image.detach()
+        if values.ndim in (2, 3):
+            values = values[None, None] if values.ndim == 2 else values[None]
+    else:
+        raise ImageError(f"expected a numpy array or a torch tensor, got {type(image).__name__}")
+    if values.ndim != 4 or 0 in values.shape[1:]:
+        layouts = (
+            "(H, W), (H, W, C) or (N, H, W, C) in numpy; (H, W), (C, H, W) or (N, C, H, W) in torch"
+        )
+        raise ImageError(
+            f"expected an image that is not empty, as {layouts}; got shape {tuple(image.shape)}"
+        )
+    return values
+
+
+def _native_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if array.dtype.kind not in "uf" or array.dtype.itemsize > 8:
+        raise ImageError(f"expected uint8, uint16, or a float in [0, 1]; got {array.dtype}")
+    array = array if array.flags.writeable else array.copy()
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+def _scale(values: Tensor) -> float:
+    if values.dtype not in _SCALES:
+        raise ImageError(f"expected uint8, uint16, or a float in [0, 1]; got {values.dtype}")
+    # A look at values on a GPU would stall it; there the caller keeps the range.
+    if values.dtype.is_floating_point and not values.is_cuda and values.numel():
+        low, high = (float(v) for v in torch.aminmax(values))
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
+            raise ImageError(
+                f"expected floats in [0, 1], got values from {low:g} to {high:g}; divide by the range first"
+            )
+    return _SCALES[values.dtype]
+
+
+def _split(present: int, channels: int) -> tuple[int, bool]:
+    """How many of the present channels are colour, and whether they are grey shown as three."""
+    if present == channels or (channels in (1, 3) and present == channels + 1):
+        return channels, False
+    if channels == 3 and present in (1, 2):
+        return 1, True
+    way_out = (
+        "convert the image to grey, or train a refiner with channels = 3"
+        if channels == 1
+        else f"convert the image, or train a refiner with channels = {present}"
+    )
+    raise ImageError(
+        f"this refiner takes {channels} channel(s), the image has {present}: {way_out}"
+    )
+
+
+def _from_nchw(values: Tensor, like: Image) -> Image:
+    if isinstance(like, np.ndarray):
+        array = values.cpu().numpy() if like.ndim == 2 else values.movedim(1, -1).cpu().numpy()
+        return np.ascontiguousarray(array.reshape(like.shape)).astype(like.dtype, copy=False)
+    return values.reshape(like.shape)

@@ -1,0 +1,285 @@
+"""The one registry: which parts there are, who offers them, and what went wrong.
+
+Our own parts and those of installed distributions (entry point group "simgan_aug") come through the same hooks. A
+broken plugin is kept apart, named by `failures` and by a warning, and stops nothing else.
+
+    SIMGAN_AUG_DISABLE_PLUGINS   1: load no third-party plugin; a comma-separated list: not these
+    SIMGAN_AUG_STRICT_PLUGINS    1: a broken plugin is an error
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import typing
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Any
+
+import msgspec
+import pluggy
+
+from simgan_aug import builtin, hookspecs
+from simgan_aug.errors import ConfigError, PluginError, did_you_mean
+
+PROJECT = "simgan_aug"
+
+_HOOKS = {
+    "refiner": "simgan_register_refiners",
+    "discriminator": "simgan_register_discriminators",
+    "loss": "simgan_register_losses",
+    "feature transform": "simgan_register_feature_transforms",
+}
+KINDS = tuple(_HOOKS)
+"""Kinds of parts that `parts` and `build` know."""
+
+
+@dataclass(frozen=True)
+class RegisteredPart:
+    """A factory (of a feature transform: the function itself) and the plugin that offers it."""
+
+    make: Callable[..., Any]
+    plugin: str
+
+
+@dataclass
+class Plugin:
+    """One plugin as `simgan-aug plugins` lists it."""
+
+    name: str
+    distribution: str
+    version: str
+    module: Any = None
+    hooks: list[str] = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    error: str = ""
+    """Why it was kept apart; empty if it was not."""
+
+
+class Registry:
+    """Plugins of one process, loaded once; the functions of this module ask the shared one.
+
+    Args:
+        entry_points: of the installed distributions, or others in a test.
+        builtins: modules that come with the package, by name.
+    """
+
+    def __init__(
+        self, entry_points: list[metadata.EntryPoint], builtins: Mapping[str, Any]
+    ) -> None:
+        self.manager = pluggy.PluginManager(PROJECT)
+        self.manager.add_hookspecs(hookspecs)
+        self.plugins: dict[str, Plugin] = {}
+        self.parts: dict[str, dict[str, RegisteredPart]] = {kind: {} for kind in KINDS}
+        for name, module in builtins.items():
+            self._add(Plugin(name, PROJECT, metadata.version("simgan-aug"), module))
+        for entry in entry_points:
+            if not _disabled(entry.name):
+                self._load(entry)
+
+    def build(self, kind: str, name: str, **options: Any) -> Any:
+        """A part made by its factory.
+
+        Raises:
+            PluginError: no part of this kind has this name.
+            ConfigError: the factory has no such option, or refuses a value.
+        """
+        part = self.find(kind, name)
+        checked = _checked(part.make, options, f"{kind} {name!r}")
+        try:
+            return part.make(**checked)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{kind} {name!r}: {error}") from error
+
+    def find(self, kind: str, name: str) -> RegisteredPart:
+        """A part by name; an unknown name is a PluginError that lists the known ones."""
+        known = self.parts[kind]
+        if name not in known:
+            broken = [plugin.name for plugin in self.plugins.values() if plugin.error]
+            note = (
+                f"; broken plugins: {', '.join(broken)} (see simgan-aug plugins)" if broken else ""
+            )
+            raise PluginError(f"no {kind} named {name!r}{did_you_mean(name, known)}{note}")
+        return known[name]
+
+    def notify(self, hook: str, **arguments: Any) -> None:
+        """Call an observer hook plugin by plugin; one that raises is warned of and not called again."""
+        caller = getattr(self.manager.hook, hook)
+        for implementation in list(caller.get_hookimpls()):
+            try:
+                wanted = {name: arguments[name] for name in implementation.argnames}
+                implementation.function(**wanted)
+            except Exception as error:
+                self._fail(self.plugins[implementation.plugin_name], f"{hook}: {_describe(error)}")
+
+    def _load(self, entry: metadata.EntryPoint) -> None:
+        distribution = entry.dist.name if entry.dist else "unknown"
+        plugin = Plugin(entry.name, distribution, entry.dist.version if entry.dist else "unknown")
+        if entry.name in self.plugins:
+            other = self.plugins[entry.name].distribution
+            plugin.name = f"{entry.name} ({distribution})"
+            self._fail(plugin, f"the name {entry.name!r} is taken by a plugin of {other}")
+            return
+        try:
+            plugin.module = entry.load()
+        except BaseException as error:  # a module may do anything on import, sys.exit included
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._fail(plugin, f"import: {_describe(error)}")
+            return
+        self._add(plugin)
+
+    def _add(self, plugin: Plugin) -> None:
+        """Register a plugin and take its parts; all of it or nothing."""
+        try:
+            self.manager.register(plugin.module, name=plugin.name)
+            plugin.hooks = sorted(
+                caller.name for caller in self.manager.get_hookcallers(plugin.module) or []
+            )
+            self._check_names(plugin.module)
+            offered = {kind: self._offered(plugin, kind, hook) for kind, hook in _HOOKS.items()}
+        except Exception as error:
+            self._fail(plugin, _describe(error))
+            return
+        for kind, factories in offered.items():
+            plugin.parts[kind] = sorted(factories)
+            self.parts[kind] |= {
+                name: RegisteredPart(make, plugin.name) for name, make in factories.items()
+            }
+        self.plugins[plugin.name] = plugin
+
+    def _check_names(self, module: Any) -> None:
+        for caller in self.manager.get_hookcallers(module) or []:
+            if not caller.has_spec():
+                known = [name for name in vars(hookspecs) if name.startswith("simgan_")]
+                raise PluginError(
+                    f"no hook named {caller.name!r}{did_you_mean(caller.name, known)}"
+                )
+
+    def _offered(self, plugin: Plugin, kind: str, hook: str) -> dict[str, Callable[..., Any]]:
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            if implementation.plugin is plugin.module:
+                factories = implementation.function()
+                if not isinstance(factories, Mapping):
+                    raise PluginError(
+                        f"{hook}: expected a mapping from names to factories, got {type(factories).__name__}"
+                    )
+                for name, make in factories.items():
+                    self._check_offer(kind, name, make, hook)
+                return dict(factories)
+        return {}
+
+    def _check_offer(self, kind: str, name: Any, make: Any, hook: str) -> None:
+        if not isinstance(name, str) or not callable(make):
+            raise PluginError(f"{hook}: expected names to callables, got {name!r}: {make!r}")
+        if name in self.parts[kind]:
+            raise PluginError(
+                f"{hook}: the {kind} {name!r} is already offered by {self.parts[kind][name].plugin!r}; rename one of them"
+            )
+
+    def _fail(self, plugin: Plugin, error: str) -> None:
+        if plugin.module is not None and self.manager.is_registered(plugin.module):
+            self.manager.unregister(plugin.module)
+        plugin.error = error
+        self.plugins[plugin.name] = plugin
+        message = (
+            f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version} is left out: {error}"
+        )
+        if os.environ.get("SIMGAN_AUG_STRICT_PLUGINS") == "1":
+            raise PluginError(message)
+        warnings.warn(message, stacklevel=2)
+
+
+@functools.cache
+def registry() -> Registry:
+    """The shared registry, made at the first call."""
+    from simgan_aug import observers
+
+    found = sorted(
+        metadata.entry_points(group=PROJECT), key=lambda entry: (entry.name, entry.value)
+    )
+    return Registry(found, {"builtin": builtin, "observers": observers})
+
+
+def parts(kind: str) -> Mapping[str, RegisteredPart]:
+    """Registered parts of a kind ("refiner", "discriminator", "loss", "feature transform") by name."""
+    return registry().parts[kind]
+
+
+def build(kind: str, name: str, **options: Any) -> Any:
+    """See `Registry.build`."""
+    return registry().build(kind, name, **options)
+
+
+def plugins() -> list[Plugin]:
+    """All plugins found, the broken ones with their error."""
+    return list(registry().plugins.values())
+
+
+def failures() -> dict[str, str]:
+    """Why a plugin was kept apart, by its name."""
+    return {plugin.name: plugin.error for plugin in plugins() if plugin.error}
+
+
+def provider(kind: str, name: str) -> tuple[str, str]:
+    """Distribution and version that offer a part."""
+    plugin = registry().plugins[registry().find(kind, name).plugin]
+    return plugin.distribution, plugin.version
+
+
+def _disabled(name: str) -> bool:
+    wish = os.environ.get("SIMGAN_AUG_DISABLE_PLUGINS", "")
+    return wish == "1" or name in [part.strip() for part in wish.split(",")]
+
+
+def _describe(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if not isinstance(error, PluginError) else str(error)
+
+
+def _checked(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """The options, held against the factory's signature and annotations."""
+    parameters = inspect.signature(make).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return dict(options)
+    hints = _hints(make)
+    checked = {}
+    for name, value in options.items():
+        if name not in parameters:
+            raise ConfigError(f"{what}: no option {name!r}{did_you_mean(name, parameters)}")
+        try:
+            checked[name] = msgspec.convert(value, hints[name]) if name in hints else value
+        except msgspec.ValidationError as error:
+            raise ConfigError(f"{what}: {name}: {error}") from None
+    return checked
+
+
+def _hints(make: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a factory that plain values can be checked against."""
+    target = make.__init__ if inspect.isclass(make) else make
+    try:
+        hints = typing.get_type_hints(target)
+    except Exception:  # an annotation of theirs that does not resolve: the value is not checked
+        return {}
+    plain = (int, float, str, bool)
+    return {
+        name: hint
+        for name, hint in hints.items()
+        if hint in plain or typing.get_origin(hint) in (list, tuple, dict)
+    }
+
+
+__all__ = [
+    "KINDS",
+    "Plugin",
+    "RegisteredPart",
+    "Registry",
+    "build",
+    "failures",
+    "parts",
+    "plugins",
+    "provider",
+    "registry",
+]

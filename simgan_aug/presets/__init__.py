@@ -1,0 +1,1 @@
+"""Presets as TOML files; values that the paper does not state are marked so."""

@@ -1,0 +1,290 @@
+"""The training job: a folder, from which it can be resumed, around `simgan_aug.training.train`.
+
+RUN/refiner.safetensors   the averaged refiner, all that inference needs
+RUN/state.safetensors     what --resume goes on from
+RUN/run.json              config, inputs and their fingerprints
+RUN/metrics.jsonl         one line of losses every `LOG_EVERY` steps
+RUN/samples/*.png         synthetic over refined over real
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image as PilImage
+from torch import Tensor, nn
+
+from simgan_aug import checkpoint, data, plugins
+from simgan_aug.config import Config, parse
+from simgan_aug.errors import CheckpointError, ConfigError, DataError, OutputError, SimganAugError
+from simgan_aug.imagefile import write_atomically
+from simgan_aug.inference import ImageRefiner, resolve_device
+from simgan_aug.losses import self_regularization
+from simgan_aug.pixels import to_display
+from simgan_aug.sheet import sheet
+from simgan_aug.training import Batch, Regularization, Step, TrainingState, train
+
+REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
+SAVE_EVERY = 200
+"""Steps between two saves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inputs:
+    """Where the two sides of a run lie."""
+
+    annotations: Path
+    """COCO file of the synthetic images."""
+    images: Path
+    """Folder that its `file_name`s are relative to."""
+    real: Path
+    """Folder of real photos; labels are never read."""
+
+
+class Run:
+    """One training run: read the data, build the parts, yield steps, save.
+
+    Args:
+        config: what to train and how.
+        inputs: see `Inputs`.
+        out: folder of the run; it must not hold a run yet, unless `resume`.
+        device: "auto" or what `torch.device` takes.
+        resume: go on from the folder's last save.
+        licence: of the data, for the provenance of the refiner.
+
+    Raises:
+        SimganAugError: the data, the config or the folder cannot be used; nothing has been written.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        inputs: Inputs,
+        out: Path,
+        *,
+        device: str = "auto",
+        resume: bool = False,
+        licence: str = "",
+    ) -> None:
+        self.config, self.inputs, self.out, self.licence = config, inputs, out, licence
+        self.device = resolve_device(device)
+        if resume != (out / INFO).exists():
+            way_out = (
+                "start without --resume"
+                if resume
+                else "go on with --resume, or choose another --out"
+            )
+            raise OutputError(f"{out} holds {'no' if resume else 'a'} training run: {way_out}")
+        seed = config.training.seed
+        self.synthetic = data.read_synthetic(
+            inputs.annotations, inputs.images, config.data, config.regularization.labels, seed
+        )
+        self.real = data.read_real(inputs.real, config.data, self.synthetic, seed)
+        self.bank = data.tone_bank(self.real, config.tone.photos, seed)
+        self.state = self._start()
+        if resume:
+            self._restore()
+
+    @property
+    def total(self) -> int:
+        """Steps of the whole run, warm-ups included."""
+        training = self.config.training
+        return training.refiner_warmup + training.discriminator_warmup + training.steps
+
+    def steps(self) -> Iterator[Step]:
+        """Train; saves every `SAVE_EVERY` steps, at the end, and when the caller stops iterating.
+
+        Raises:
+            TrainingError: a loss is not finite; the files keep the last save.
+            OutputError: the folder cannot be written.
+        """
+        self._write_info()
+        plugins.registry().notify(
+            "simgan_training_started",
+            out=self.out,
+            config=self.config,
+            first_step=self.state.step + 1,
+        )
+        reason = "interrupted"
+        try:
+            for step in self._train():
+                plugins.registry().notify(
+                    "simgan_training_step", out=self.out, step=step, preview=self.preview
+                )
+                if step.number % SAVE_EVERY == 0:
+                    self.save()
+                yield step
+            reason = "finished"
+        except SimganAugError as error:
+            reason = str(error)
+            raise
+        finally:
+            if reason in ("finished", "interrupted"):
+                self.save()
+            plugins.registry().notify("simgan_training_ended", out=self.out, reason=reason)
+
+    def save(self) -> None:
+        """Write the refiner and the state; each whole or not at all.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        checkpoint.save_state(self.out / STATE, self.state.tensors(), {"step": self.state.step})
+        saved = checkpoint.Checkpoint(
+            self.state.averaged, self.synthetic.channels, self.bank, self.config, self.provenance()
+        )
+        checkpoint.save_checkpoint(self.out / REFINER, saved)
+
+    def preview(self, columns: int = 8) -> PilImage.Image:
+        """Synthetic over refined over real, with the present average; no contrast is stretched."""
+        was_training = self.state.averaged.training
+        refiner = ImageRefiner(self.state.averaged, self.synthetic.channels, self.bank, self.device)
+        shown = self.synthetic.images[:: max(1, len(self.synthetic.images) // columns)][:columns]
+        real = self.real.images[:: max(1, len(self.real.images) // columns)][:columns]
+        rows = {"synthetic": shown, "refined": refiner(shown), "real": real}
+        self.state.averaged.train(was_training)
+        return sheet(
+            {
+                name: [to_display(image, self.synthetic.channels) for image in row]
+                for name, row in rows.items()
+            }
+        )
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the refiner comes from, for its header."""
+        return {
+            "steps": self.state.step,
+            "seed": self.config.training.seed,
+            "synthetic": {
+                "sha256": self.synthetic.fingerprint,
+                "used": len(self.synthetic.images),
+                "listed": self.synthetic.listed,
+            },
+            "real": {
+                "sha256": self.real.fingerprint,
+                "used": len(self.real.images),
+                "listed": self.real.listed,
+            },
+            "versions": {name: _version(name) for name in ("simgan-aug", "torch", "numpy")}
+            | {"python": platform.python_version()},
+            "licence": self.licence,
+        }
+
+    def _train(self) -> Iterator[Step]:
+        training = self.config.training
+        loss = plugins.build("loss", self.config.loss.name, **self.config.loss.options)
+        seeds = (training.seed * 2, training.seed * 2 + 1)
+        synthetic = data.Crops(
+            self.synthetic, self.config.data, training.batch_size, seeds[0], self.bank
+        )
+        real = data.Crops(self.real, self.config.data, training.batch_size, seeds[1])
+        return train(
+            self.state.refiner,
+            self.state.discriminator,
+            loss,
+            regularization(self.config),
+            (
+                Batch(images=i, weights=w, reference=r)
+                for i, w, r in synthetic.batches(self.state.synthetic_batches)
+            ),
+            (images for images, _, _ in real.batches(self.state.real_batches)),
+            training,
+            self.state,
+        )
+
+    def _start(self) -> TrainingState:
+        torch.manual_seed(self.config.training.seed)
+        players = [
+            _build(kind, getattr(self.config, kind), self.synthetic.channels)
+            for kind in ("refiner", "discriminator")
+        ]
+        # Networks are made on the CPU, so that a seed gives the same weights on every device.
+        refiner, discriminator = (player.to(self.device) for player in players)
+        return TrainingState(refiner, discriminator, self.config.training)
+
+    def _restore(self) -> None:
+        tensors, _ = checkpoint.load_state(self.out / STATE)
+        info = read_info(self.out)
+        for side, source in (("synthetic", self.synthetic), ("real", self.real)):
+            if info["fingerprints"][side] != source.fingerprint:
+                raise DataError(
+                    f"the {side} data has changed since {self.out} was started; begin a new run in another --out"
+                )
+        try:
+            self.state.load(tensors)
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"{self.out / STATE}: belongs to another config: {error}"
+            ) from None
+
+    def _write_info(self) -> None:
+        info = {
+            "config": self.config.to_builtins(),
+            "inputs": {
+                name: str(path.resolve()) for name, path in dataclasses.asdict(self.inputs).items()
+            },
+            "fingerprints": {
+                "synthetic": self.synthetic.fingerprint,
+                "real": self.real.fingerprint,
+            },
+            "licence": self.licence,
+        }
+        write_atomically(self.out / INFO, (json.dumps(info, indent=2) + "\n").encode())
+
+
+def read_info(out: Path) -> dict[str, Any]:
+    """What `run.json` of a run says.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    try:
+        info: dict[str, Any] = json.loads((out / INFO).read_text(encoding="utf-8"))
+        parse(info["config"], source=str(out / INFO))
+        Inputs(**{name: Path(path) for name, path in info["inputs"].items()})
+        if set(info["fingerprints"]) != {"synthetic", "real"}:
+            raise KeyError("fingerprints")
+    except OSError:
+        raise CheckpointError(
+            f"{out}: no training run in it (no {INFO}); start one without --resume"
+        ) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{out / INFO}: damaged: {type(error).__name__}: {error}") from None
+    return info
+
+
+def regularization(config: Config) -> Regularization:
+    """lambda times the self-regularization that a config describes."""
+    settings = config.regularization
+    psi = (
+        None
+        if settings.features == "identity"
+        else plugins.registry().find("feature transform", settings.features).make
+    )
+
+    def term(refined: Tensor, synthetic: Tensor, weights: Tensor | None) -> Tensor:
+        return settings.weight * self_regularization(
+            refined, synthetic, psi, weights, settings.reduction
+        )
+
+    return term
+
+
+def _build(kind: str, part: Any, channels: int) -> nn.Module:
+    if "channels" in part.options:
+        raise ConfigError(f"[{kind}]: channels comes from the data; set data.channels instead")
+    network: nn.Module = plugins.build(kind, part.name, channels=channels, **part.options)
+    return network
+
+
+def _version(distribution: str) -> str:
+    from importlib import metadata
+
+    return metadata.version(distribution)

@@ -1,0 +1,73 @@
+"""Tone: match an image to the colour statistics of a real photo.
+
+Histogram matching with a random real photo per image is free and strong (README, "Against the
+baseline"); a refiner's network works on top of it. The statistics kept of a photo are its quantiles
+per channel, so a checkpoint holds a bank of photos' tones and none of their content. The curve is
+monotone per channel and so cannot move an edge.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+LEVELS = 256
+"""Knots of a tone curve; the values of a uint8 image lie exactly on them."""
+
+QUANTILES = 64
+"""Quantiles kept per channel of a reference photo."""
+
+
+def histogram(image: Tensor) -> Tensor:
+    """Counts per channel and level: (C, H, W) in [0, 1] -> (C, LEVELS) float32."""
+    levels = (image * (LEVELS - 1)).round().clamp(0, LEVELS - 1).long().flatten(1)
+    return torch.stack([torch.bincount(channel, minlength=LEVELS) for channel in levels]).float()
+
+
+def quantiles(counts: Tensor) -> Tensor:
+    """The tone of a photo: (C, LEVELS) counts -> (C, QUANTILES) values in [0, 1], ascending."""
+    share = counts.cumsum(1) / counts.sum(1, keepdim=True)
+    wanted = ((torch.arange(QUANTILES, device=counts.device) + 0.5) / QUANTILES).expand(
+        len(counts), -1
+    )
+    return torch.searchsorted(share.contiguous(), wanted.contiguous()).clamp(max=LEVELS - 1) / (
+        LEVELS - 1
+    )
+
+
+def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
+    """The curve that gives an image the tone of a reference, monotone per channel.
+
+    A level maps to the reference's quantile at the level's *middle* rank, so that a large flat area
+    (a backdrop) meets the middle of the reference's flat area and not its upper edge.
+
+    Args:
+        counts: (C, LEVELS) histogram of the image.
+        reference: (C, QUANTILES) from `quantiles`.
+
+    Returns:
+        (C, LEVELS) values in [0, 1].
+    """
+    total = counts.sum(1, keepdim=True)
+    rank = (counts.cumsum(1) - counts / 2) / total  # (C, LEVELS) in [0, 1]
+    position = (rank * QUANTILES - 0.5).clamp(0, QUANTILES - 1)
+    below = position.floor().long()
+    above = (below + 1).clamp(max=QUANTILES - 1)
+    return torch.lerp(reference.gather(1, below), reference.gather(1, above), position - below)
+
+
+def apply_curve(image: Tensor, curve: Tensor) -> Tensor:
+    """An image through a curve, linear between its knots: (C, H, W), (C, LEVELS) -> (C, H, W)."""
+    position = (image * (LEVELS - 1)).clamp(0, LEVELS - 1).flatten(1)
+    below = position.floor().long()
+    above = (below + 1).clamp(max=LEVELS - 1)
+    return torch.lerp(curve.gather(1, below), curve.gather(1, above), position - below).view_as(
+        image
+    )
+
+
+def pick(bank: Tensor, seed: int) -> Tensor:
+    """The reference that belongs to a seed: (K, C, QUANTILES) -> (C, QUANTILES)."""
+    rng = np.random.default_rng([seed % 2**64, 0x746F6E65])  # apart from the noise of the same seed
+    return bank[int(rng.integers(len(bank)))]
