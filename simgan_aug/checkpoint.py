@@ -77,14 +77,15 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a refiner file; checked are names, shapes, types and that all values are finite.
 
     Raises:
-        CheckpointError: the file is missing, damaged, no refiner, of a later version, or needs a part
-            that is not installed; says which distribution offers it.
+        CheckpointError: the file is missing, damaged, no refiner, of a later version, or needs a
+            part that is not installed; says which distribution offers it.
     """
     header, tensors = _read(path, _HEADER)
     try:
         if header["format"] > FORMAT:
             raise CheckpointError(
-                f"{path}: format {header['format']} is newer than this simgan_aug (format {FORMAT}); upgrade it"
+                f"{path}: format {header['format']} is newer than this simgan_aug "
+                f"(format {FORMAT}); upgrade it"
             )
         settings = config_module.parse(header["config"], source=str(path))
         channels, provenance = int(header["channels"]), dict(header["provenance"])
@@ -154,9 +155,8 @@ def _network(
     made_by: Mapping[str, Any],
 ) -> nn.Module:
     try:
-        with torch.device(
-            "meta"
-        ):  # nothing is allocated before the shapes are known to be those of the file
+        # Nothing is allocated before the shapes are known to be those of the file.
+        with torch.device("meta"):
             network: nn.Module = plugins.build(
                 "refiner", settings.refiner.name, channels=channels, **settings.refiner.options
             )
@@ -198,7 +198,8 @@ def _bank(
         or bank.dtype != torch.float32
     ):
         raise CheckpointError(
-            f"{path}: {_BANK}: expected float32 (photos, {channels}, {QUANTILES}), got {_form(bank)}"
+            f"{path}: {_BANK}: expected float32 (photos, {channels}, {QUANTILES}), "
+            f"got {_form(bank)}"
         )
     return bank
 

@@ -174,7 +174,8 @@ def check_weights(weights: Mapping[str, float], categories: Mapping[int | str, s
 def _box(annotation: Annotation, height: int, width: int) -> Array:
     if annotation.bbox is None or len(annotation.bbox) != 4:
         raise DataError(
-            f"image {annotation.image_id}: an annotation has neither a segmentation nor a bbox of four numbers"
+            f"image {annotation.image_id}: an annotation has neither a segmentation nor a bbox "
+            "of four numbers"
         )
     x, y, w, h = annotation.bbox
     mask = np.zeros((height, width), dtype=bool)

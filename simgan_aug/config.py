@@ -51,7 +51,8 @@ class Regularization:
     reduction: str = "mean"
     """"mean": per value, the same at every size; "paper_sum": the L1 norm, as printed in eq. 4."""
     labels: dict[str, float] = field(default_factory=dict)
-    """Factor on lambda by category name; "background": outside all labels, "labels": all other categories. 1 if absent."""
+    """Factor on lambda by category name; "background": outside all labels, "labels": all other
+    categories. 1 if absent."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -69,7 +70,8 @@ class Tone:
     """The tone step before the network: match the image to the colours of a real photo."""
 
     photos: int = 64
-    """Real photos whose tone is kept in the checkpoint, one drawn per image by its seed; 0: no tone step."""
+    """Real photos whose tone is kept in the checkpoint, one drawn per image by its seed; 0: no
+    tone step."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -81,7 +83,8 @@ class Data:
     """How both sides are read and cropped."""
 
     channels: int = 0
-    """1 (grey) or 3 (RGB), images of the other kind are converted; 0: what all images are, else an error."""
+    """1 (grey) or 3 (RGB), images of the other kind are converted; 0: what all images are, else an
+    error."""
     crop: tuple[int, int] = (64, 64)
     """Height and width of a training crop, in px; smaller images are enlarged to it."""
     scale: tuple[float, float] = (1.0, 1.0)
@@ -111,7 +114,8 @@ class Training:
     steps: int = 1000
     """Adversarial steps (T)."""
     batch_size: int = 16
-    """Images per batch (b), even; half of each refined discriminator batch comes from the history."""
+    """Images per batch (b), even; half of each refined discriminator batch comes from the
+    history."""
     refiner_updates: int = 1
     """Updates of the refiner a step (K_g)."""
     discriminator_updates: int = 1
@@ -270,7 +274,8 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
     for name, table in tables.items():
         if name not in sections:
             raise ConfigError(
-                f"{source}: unknown table or key {name!r}{did_you_mean(name, [*sections, 'preset'])}"
+                f"{source}: unknown table or key {name!r}"
+                f"{did_you_mean(name, [*sections, 'preset'])}"
             )
         if not isinstance(table, Mapping):
             raise ConfigError(f"{source}: {name} must be a table ([{name}]), got {table!r}")

@@ -40,7 +40,8 @@ class Source:
     weights: list[Array] | None
     """(H, W) float16 each: how much the change of a pixel counts; None: 1 everywhere."""
     fingerprint: str
-    """Of the listing they were taken from: SHA-256 of the annotation file, or of names and sizes."""
+    """Of the listing they were taken from: SHA-256 of the annotation file, or of names and
+    sizes."""
     listed: int
     """How many images there were to take from."""
 
@@ -84,7 +85,8 @@ def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Sourc
     """The images below a folder; labels, if there are any, are never read.
 
     Raises:
-        DataError: no images, one that is unreadable, mixed channels, or others than the synthetic ones.
+        DataError: no images, one that is unreadable, mixed channels, or others than the
+            synthetic ones.
     """
     names = list_images(folder)
     sizes = "\n".join(f"{name}\t{(folder / name).stat().st_size}" for name in names)
@@ -97,7 +99,8 @@ def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Sourc
     source = _read(names, folder, config, seed, fingerprint, shorter)
     if source.channels != synthetic.channels:
         raise DataError(
-            f"the synthetic images have {synthetic.channels} channel(s), those in {folder} {source.channels}: set data.channels to 1 or 3"
+            f"the synthetic images have {synthetic.channels} channel(s), those in {folder} "
+            f"{source.channels}: set data.channels to 1 or 3"
         )
     return source
 
@@ -149,7 +152,8 @@ class Crops:
         """Endless batches from number `start`.
 
         Returns:
-            images (B, C, H, W) in [-1, 1]; weights (B, 1, H, W) or None; references (B, C, Q) in [-1, 1] or None.
+            images (B, C, H, W) in [-1, 1]; weights (B, 1, H, W) or None; references (B, C, Q) in
+            [-1, 1] or None.
         """
         number = start
         while True:
@@ -207,7 +211,10 @@ class Crops:
 
 
 def tone_bank(real: Source, photos: int, seed: int) -> Tensor | None:
-    """Tones of `photos` real photos drawn by seed, (K, C, Q); None for 0; all of them if there are fewer."""
+    """Tones of `photos` real photos drawn by seed, (K, C, Q).
+
+    None for 0; all of them if there are fewer.
+    """
     if not photos:
         return None
     chosen = np.random.default_rng([seed, 1]).permutation(len(real.images))[:photos]
@@ -250,8 +257,8 @@ def _same_channels(
     if not channels and len(set(colours)) > 1:
         grey = names[colours.index(1)]
         raise DataError(
-            f"{folder}: {colours.count(1)} of {len(images)} images are grey (such as {grey}), the others in colour: "
-            "set data.channels to 3 or 1 (--channels) to convert them"
+            f"{folder}: {colours.count(1)} of {len(images)} images are grey (such as {grey}), "
+            "the others in colour: set data.channels to 3 or 1 (--channels) to convert them"
         )
     wanted = channels or colours[0]
     if wanted not in (1, 3):

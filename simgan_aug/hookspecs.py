@@ -1,17 +1,20 @@
 """The whole plugin contract.
 
-A plugin is a module with functions of these names, marked `@simgan_aug.hookimpl`, that an installed distribution
-offers under the entry point group "simgan_aug". Arguments and hooks are only ever added.
+A plugin is a module with functions of these names, marked `@simgan_aug.hookimpl`, that an installed
+distribution offers under the entry point group "simgan_aug". Arguments and hooks are only ever
+added.
 
 What a part must offer:
 
-- A *refiner* is an `nn.Module` from (B, C, H, W) in [-1, 1] to the same shape, for every H and W. Its factory
-  takes `channels` and the options of its table. What it may declare about itself (receptive field,
-  noise, reference) is listed in `simgan_aug.networks.contract`.
-- A *discriminator* is an `nn.Module` from (B, C, H, W) in [-1, 1] to (B, 1, h, w) unbounded logits of "refined".
-  Its factory takes `channels` and the options of its table.
-- A *loss* has the two methods of `simgan_aug.losses.AdversarialLoss`; its factory takes the options of its table.
-- A *feature transform* psi is a function from (B, C, H, W) in [-1, 1] to (B, F, h, w), itself and not a factory.
+- A *refiner* is an `nn.Module` from (B, C, H, W) in [-1, 1] to the same shape, for every H and W.
+  Its factory takes `channels` and the options of its table. What it may declare about itself
+  (receptive field, noise, reference) is listed in `simgan_aug.networks.contract`.
+- A *discriminator* is an `nn.Module` from (B, C, H, W) in [-1, 1] to (B, 1, h, w) unbounded logits
+  of "refined". Its factory takes `channels` and the options of its table.
+- A *loss* has the two methods of `simgan_aug.losses.AdversarialLoss`; its factory takes the options
+  of its table.
+- A *feature transform* psi is a function from (B, C, H, W) in [-1, 1] to (B, F, h, w), itself and
+  not a factory.
 """
 
 from __future__ import annotations
@@ -67,7 +70,8 @@ def simgan_training_step(out: Path, step: Any, preview: Callable[[], Any]) -> No
     Args:
         out: the run's folder.
         step: `simgan_aug.training.Step`.
-        preview: draws a sheet (synthetic over refined over real, a `PIL.Image`) with the present average.
+        preview: draws a sheet (synthetic over refined over real, a `PIL.Image`) with the present
+            average.
     """
 
 

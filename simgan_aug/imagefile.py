@@ -44,12 +44,12 @@ class ImageFile:
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Decode one file.
 
-    Grey, grey with alpha, RGB and RGBA come as they are, 16-bit grey as uint16; palettes become RGB or
-    RGBA, CMYK becomes RGB.
+    Grey, grey with alpha, RGB and RGBA come as they are, 16-bit grey as uint16; palettes become
+    RGB or RGBA, CMYK becomes RGB.
 
     Raises:
-        ImageError: the file is missing, damaged, of another format, larger than `max_pixels`, of several
-            frames, or of a kind that Pillow would silently reduce (16-bit colour, 32-bit).
+        ImageError: the file is missing, damaged, of another format, larger than `max_pixels`, of
+            several frames, or of a kind that Pillow would silently reduce (16-bit colour, 32-bit).
     """
     try:
         with warnings.catch_warnings():
@@ -73,7 +73,8 @@ def encode_image(image: ImageFile, quality: int = 95) -> bytes:
 
     Args:
         image: what to encode.
-        quality: 1 to 100, for JPEG (always 4:4:4: 4:2:0 removes the texture that refining adds) and for WebP.
+        quality: 1 to 100, for JPEG (always 4:4:4: 4:2:0 removes the texture that refining adds) and
+            for WebP.
     """
     options: dict[str, Any] = dict(image.metadata)
     if image.format == "JPEG":
@@ -125,7 +126,8 @@ def _check(image: Image.Image, path: str | os.PathLike[str], max_pixels: int) ->
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
-            f"{path}: {width}x{height} is more than {max_pixels:,} pixels; raise the limit if you trust it"
+            f"{path}: {width}x{height} is more than {max_pixels:,} pixels; "
+            "raise the limit if you trust it"
         )
     if getattr(image, "n_frames", 1) != 1:
         raise ImageError(f"{path}: expected one image, the file holds {image.n_frames} frames")  # type: ignore[attr-defined]
@@ -184,5 +186,6 @@ def _pixels(image: Image.Image, path: str | os.PathLike[str]) -> Array:
     if mode in ("L", "LA", "RGB", "RGBA"):
         return np.array(image)
     raise ImageError(
-        f"{path}: images of mode {mode} are not supported; convert it to 8-bit grey or RGB, or 16-bit grey"
+        f"{path}: images of mode {mode} are not supported; "
+        "convert it to 8-bit grey or RGB, or 16-bit grey"
     )

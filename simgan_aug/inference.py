@@ -19,15 +19,18 @@ from simgan_aug.pixels import Image, Pixels
 class ImageRefiner:
     """Refines images: tone first, then texture; one image with one seed gives one result.
 
-    It holds a network and is no `nn.Module`, so that no host's `parameters()` or `state_dict()` finds it.
+    It holds a network and is no `nn.Module`, so that no host's `parameters()` or `state_dict()`
+    finds it.
 
     Args:
         network: a refiner; see `simgan_aug.networks.contract`.
         channels: colour channels that the network takes.
         bank: (K, channels, Q) tones of real photos in [0, 1]; None: no tone step.
         device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
-        max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a halo, which
-            changes no grey level.
+        max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
+            halo, which changes no grey level.
+        precision: "fp32", or "bf16" for speed on a GPU or a CPU with AMX: at most one grey level
+            apart.
     """
 
     def __init__(
@@ -37,7 +40,10 @@ class ImageRefiner:
         bank: Tensor | None = None,
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
+        precision: str = "fp32",
     ) -> None:
+        if precision not in ("fp32", "bf16"):
+            raise ConfigError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
         if max_workspace_mb < 1:
             raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
         self.device = resolve_device(device)
@@ -45,6 +51,7 @@ class ImageRefiner:
         self.channels = channels
         self.bank = None if bank is None else bank.to(self.device)
         self.max_workspace_mb = max_workspace_mb
+        self.precision = precision
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
 
@@ -54,16 +61,20 @@ class ImageRefiner:
         path: str | os.PathLike[str],
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
+        precision: str = "fp32",
     ) -> ImageRefiner:
-        """The refiner of a checkpoint.
+        """The refiner of a checkpoint; arguments as above.
 
         Raises:
-            CheckpointError: the file is missing, damaged, of another version, or needs an absent plugin.
+            CheckpointError: the file is missing, damaged, of another version, or needs an absent
+                plugin.
         """
         from simgan_aug import checkpoint
 
         loaded = checkpoint.load(path)
-        refiner = cls(loaded.network, loaded.channels, loaded.bank, device, max_workspace_mb)
+        refiner = cls(
+            loaded.network, loaded.channels, loaded.bank, device, max_workspace_mb, precision
+        )
         refiner.provenance = loaded.provenance
         return refiner
 
@@ -73,7 +84,8 @@ class ImageRefiner:
         """The refined image, of the layout, dtype, size and device that came.
 
         Args:
-            image: see `simgan_aug.pixels.Pixels`; or a list of images of any sizes, answered by a list.
+            image: see `simgan_aug.pixels.Pixels`; or a list of images of any sizes, answered by a
+                list.
             seed: draws the noise and the reference photo, per image; one int s for a batch or list
                 means s, s + 1, and so on.
             strength: 0 gives the image back, 1 all of the change; the change is blended linearly.
@@ -111,12 +123,13 @@ class ImageRefiner:
                 None if noise is None else noise[..., *outer].to(self.device),
                 references,
             )
-            added = (self.network(inputs, **extra) - inputs) / 2
+            with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
+                added = (self.network(inputs, **extra) - inputs) / 2
             change[..., *place] += added[..., *inner]
         return change
 
     def _tone(self, colour: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """The images in the tone of the photos that their seeds draw, and those tones in [-1, 1]."""
+        """The images in the tone of the photos that their seeds draw; those tones in [-1, 1]."""
         if self.bank is None:
             return colour, None
         references = torch.stack([tone.pick(self.bank, seed) for seed in seeds])  # (N, C, Q)
@@ -127,7 +140,7 @@ class ImageRefiner:
         return torch.stack(toned), references * 2 - 1
 
     def _noise(self, colour: Tensor, seeds: Sequence[int]) -> Tensor | None:
-        """Drawn on the CPU for the whole image, so that neither device nor tiles change the result."""
+        """Drawn on the CPU for the whole image: neither device nor tiles change the result."""
         channels = getattr(self.network, "noise_channels", 0)
         if not channels:
             return None
@@ -144,7 +157,7 @@ class ImageRefiner:
         return (slice(start, start + size) for start in range(0, len(colour), size))
 
     def _tiles(self, height: int, width: int) -> Iterator[tuple[Box, Box, Box]]:
-        """Where a tile's result goes, where it lies in the tile, and what the network sees of the image."""
+        """Where a tile's result goes, where it lies in the tile, what of the image is seen."""
         margin = halo(self.network)
         if height * width <= self._budget():
             whole = (slice(0, height), slice(0, width))
@@ -152,8 +165,8 @@ class ImageRefiner:
             return
         if margin is None:
             raise ImageError(
-                f"a {width}x{height} image needs more than {self.max_workspace_mb} MiB and this refiner declares no "
-                "receptive_field, so it cannot be tiled; raise max_workspace_mb"
+                f"a {width}x{height} image needs more than {self.max_workspace_mb} MiB and this "
+                "refiner declares no receptive_field, so it cannot be tiled; raise max_workspace_mb"
             )
         grid = getattr(self.network, "multiple", 1)
         side = max(math.isqrt(self._budget()) - 2 * margin, 16) // grid * grid

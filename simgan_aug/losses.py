@@ -1,14 +1,15 @@
 """What the two players minimise: adversarial terms, self-regularization, feature transforms psi.
 
 An adversarial loss sees logits of "refined" per patch: target 1 for refined, 0 for real (paper, eq.
-2; the reverse of the usual GAN). Reductions are means over images and patches, so that a weight means the same
-at every image size, unless `reduction="paper_sum"` asks for the sums that the paper prints.
+2; the reverse of the usual GAN). Reductions are means over images and patches, so that a weight
+means the same at every image size, unless `reduction="paper_sum"` asks for the sums that the paper
+prints.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -26,8 +27,8 @@ FeatureTransform = Callable[[Tensor], Tensor]
 class AdversarialLoss(Protocol):
     """The two adversarial terms.
 
-    A loss with a true attribute `pairs_real` gets a fresh real batch in its refiner's term too; any other
-    must ignore `real` there.
+    A loss with a true attribute `pairs_real` gets a fresh real batch in its refiner's term too; any
+    other must ignore `real` there.
     """
 
     def refiner(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
@@ -42,8 +43,8 @@ class CrossEntropy:
 
     Args:
         reduction: "mean" over images and patches, or "paper_sum", the sum that the paper prints.
-        smoothing: target of real patches in the discriminator's term, 0 in the paper; 0.1 is one-sided label
-            smoothing (Salimans et al., arXiv:1606.03498, section 3.4).
+        smoothing: target of real patches in the discriminator's term, 0 in the paper; 0.1 is
+            one-sided label smoothing (Salimans et al., arXiv:1606.03498, section 3.4).
     """
 
     def __init__(self, reduction: str = "mean", smoothing: float = 0.0) -> None:
@@ -179,7 +180,7 @@ def blur(images: Tensor) -> Tensor:
 
     kernel = images.new_tensor([[1, 4, 6, 4, 1]]) / 16
     mode = "reflect" if min(images.shape[2:]) > 2 else "replicate"
-    return filter2d_separable(images, kernel, kernel, border_type=mode)
+    return cast(Tensor, filter2d_separable(images, kernel, kernel, border_type=mode))
 
 
 def image_gradient(images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Built-in observers of training: metrics as JSON lines, sample sheets, TensorBoard where it is installed."""
+"""Built-in observers of training: metrics as JSON lines, sample sheets, TensorBoard if present."""
 
 from __future__ import annotations
 

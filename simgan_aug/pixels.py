@@ -31,10 +31,10 @@ class Pixels:
     numpy arrays are (H, W), (H, W, C) or (N, H, W, C); tensors are (H, W), (C, H, W) or
     (N, C, H, W). Integers are uint8 or uint16, floats lie in [0, 1].
 
-    Channels, for a refiner of `channels` channels: as many; one more than 1 or 3, which is alpha and
-    is kept; and, for a refiner of 3, a grey image (with or without alpha), which is shown as three
-    equal channels and receives the luminance (BT.601) of the change. All else is an error, above all
-    a colour image for a refiner of 1, where any rule would be a guess.
+    Channels, for a refiner of `channels` channels: as many; one more than 1 or 3, which is alpha
+    and is kept; and, for a refiner of 3, a grey image (with or without alpha), which is shown as
+    three equal channels and receives the luminance (BT.601) of the change. All else is an error,
+    above all a colour image for a refiner of 1, where any rule would be a guess.
 
     Raises:
         ImageError: a type, shape, dtype, range or number of channels outside of these.
@@ -53,9 +53,10 @@ class Pixels:
         return colour.expand(-1, self._channels, -1, -1) if self._grey else colour
 
     def add(self, change: Tensor) -> Image:
-        """The image with `change`, (N, channels, H, W) in units of the full range, added; as it came.
+        """The image with `change` added, as it came.
 
-        The sum is clamped to the range, and rounded where the dtype is an integer.
+        `change` is (N, channels, H, W) in units of the full range. The sum is clamped to the
+        range, and rounded where the dtype is an integer.
         """
         if self._grey:
             change = torch.einsum("nchw,c->nhw", change, change.new_tensor(LUMA))[:, None]
@@ -70,15 +71,10 @@ class Pixels:
         )
 
 
-def to_display(image: Image, channels: int = 3) -> np.ndarray[Any, Any]:
-    """An image of any accepted kind as (H, W, 3) uint8, for sheets and previews only."""
-    colour = Pixels(image, channels).colour()[0]
-    if channels != 3:
-        colour = colour[:1].expand(3, -1, -1)
-    return cast(
-        "np.ndarray[Any, Any]",
-        (colour * 255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy(),
-    )
+def to_display(image: Image) -> np.ndarray[Any, Any]:
+    """A grey or RGB image, with alpha or not, as (H, W, 3) uint8; for sheets and previews only."""
+    shown = (Pixels(image, 3).colour()[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
+    return cast("np.ndarray[Any, Any]", shown.cpu().numpy())
 
 
 def _to_nchw(image: Image) -> Tensor:
@@ -119,7 +115,8 @@ def _scale(values: Tensor) -> float:
         low, high = (float(v) for v in torch.aminmax(values))
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ImageError(
-                f"expected floats in [0, 1], got values from {low:g} to {high:g}; divide by the range first"
+                f"expected floats in [0, 1], got values from {low:g} to {high:g}; "
+                "divide by the range first"
             )
     return _SCALES[values.dtype]
 

@@ -1,7 +1,8 @@
 """The one registry: which parts there are, who offers them, and what went wrong.
 
-Our own parts and those of installed distributions (entry point group "simgan_aug") come through the same hooks. A
-broken plugin is kept apart, named by `failures` and by a warning, and stops nothing else.
+Our own parts and those of installed distributions (entry point group "simgan_aug") come through the
+same hooks. A broken plugin is kept apart, named by `failures` and by a warning, and stops nothing
+else.
 
     SIMGAN_AUG_DISABLE_PLUGINS   1: load no third-party plugin; a comma-separated list: not these
     SIMGAN_AUG_STRICT_PLUGINS    1: a broken plugin is an error
@@ -106,7 +107,10 @@ class Registry:
         return known[name]
 
     def notify(self, hook: str, **arguments: Any) -> None:
-        """Call an observer hook plugin by plugin; one that raises is warned of and not called again."""
+        """Call an observer hook plugin by plugin.
+
+        One that raises is warned of and not called again.
+        """
         caller = getattr(self.manager.hook, hook)
         for implementation in list(caller.get_hookimpls()):
             try:
@@ -165,7 +169,8 @@ class Registry:
                 factories = implementation.function()
                 if not isinstance(factories, Mapping):
                     raise PluginError(
-                        f"{hook}: expected a mapping from names to factories, got {type(factories).__name__}"
+                        f"{hook}: expected a mapping from names to factories, "
+                        f"got {type(factories).__name__}"
                     )
                 for name, make in factories.items():
                     self._check_offer(kind, name, make, hook)
@@ -177,7 +182,8 @@ class Registry:
             raise PluginError(f"{hook}: expected names to callables, got {name!r}: {make!r}")
         if name in self.parts[kind]:
             raise PluginError(
-                f"{hook}: the {kind} {name!r} is already offered by {self.parts[kind][name].plugin!r}; rename one of them"
+                f"{hook}: the {kind} {name!r} is already offered by "
+                f"{self.parts[kind][name].plugin!r}; rename one of them"
             )
 
     def _fail(self, plugin: Plugin, error: str) -> None:
@@ -205,7 +211,7 @@ def registry() -> Registry:
 
 
 def parts(kind: str) -> Mapping[str, RegisteredPart]:
-    """Registered parts of a kind ("refiner", "discriminator", "loss", "feature transform") by name."""
+    """Registered parts of a kind, one of `KINDS`, by name."""
     return registry().parts[kind]
 
 

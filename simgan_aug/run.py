@@ -23,12 +23,11 @@ from torch import Tensor, nn
 
 from simgan_aug import checkpoint, data, plugins
 from simgan_aug.config import Config, parse
-from simgan_aug.errors import CheckpointError, ConfigError, DataError, OutputError, SimganAugError
+from simgan_aug.errors import CheckpointError, ConfigError, DataError, SimganAugError
 from simgan_aug.imagefile import write_atomically
 from simgan_aug.inference import ImageRefiner, resolve_device
 from simgan_aug.losses import self_regularization
-from simgan_aug.pixels import to_display
-from simgan_aug.sheet import sheet
+from simgan_aug.preview import preview
 from simgan_aug.training import Batch, Regularization, Step, TrainingState, train
 
 REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
@@ -81,7 +80,7 @@ class Run:
                 if resume
                 else "go on with --resume, or choose another --out"
             )
-            raise OutputError(f"{out} holds {'no' if resume else 'a'} training run: {way_out}")
+            raise ConfigError(f"{out} holds {'no' if resume else 'a'} training run: {way_out}")
         seed = config.training.seed
         self.synthetic = data.read_synthetic(
             inputs.annotations, inputs.images, config.data, config.regularization.labels, seed
@@ -142,20 +141,13 @@ class Run:
         )
         checkpoint.save_checkpoint(self.out / REFINER, saved)
 
-    def preview(self, columns: int = 8) -> PilImage.Image:
+    def preview(self) -> PilImage.Image:
         """Synthetic over refined over real, with the present average; no contrast is stretched."""
-        was_training = self.state.averaged.training
-        refiner = ImageRefiner(self.state.averaged, self.synthetic.channels, self.bank, self.device)
-        shown = self.synthetic.images[:: max(1, len(self.synthetic.images) // columns)][:columns]
-        real = self.real.images[:: max(1, len(self.real.images) // columns)][:columns]
-        rows = {"synthetic": shown, "refined": refiner(shown), "real": real}
-        self.state.averaged.train(was_training)
-        return sheet(
-            {
-                name: [to_display(image, self.synthetic.channels) for image in row]
-                for name, row in rows.items()
-            }
-        )
+        network, training = self.state.averaged, self.state.averaged.training
+        refiner = ImageRefiner(network, self.synthetic.channels, self.bank, self.device)
+        picture = preview(refiner, self.synthetic.images, self.real.images)
+        network.train(training).requires_grad_(True)
+        return picture
 
     def provenance(self) -> dict[str, Any]:
         """Where the refiner comes from, for its header."""
@@ -215,7 +207,8 @@ class Run:
         for side, source in (("synthetic", self.synthetic), ("real", self.real)):
             if info["fingerprints"][side] != source.fingerprint:
                 raise DataError(
-                    f"the {side} data has changed since {self.out} was started; begin a new run in another --out"
+                    f"the {side} data has changed since {self.out} was started; "
+                    "begin a new run in another --out"
                 )
         try:
             self.state.load(tensors)

@@ -17,8 +17,8 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray[Any, Any]]], cell: int = 192) -
 
     Args:
         rows: (H, W, 3) uint8 images by row name; rows may differ in length and images in size.
-        cell: px that the longer side of an image is shown with at most; smaller ones are shown enlarged by
-            a whole factor.
+        cell: px that the longer side of an image is shown with at most; smaller ones are shown
+            enlarged by a whole factor.
     """
     shown = {name: [_fit(image, cell) for image in images] for name, images in rows.items()}
     width = max((sum(i.width + _GAP for i in images) for images in shown.values()), default=0)

@@ -1,8 +1,8 @@
 """Algorithm 1 of the paper: finished parts and two iterators of batches in, Steps out.
 
-Nothing here knows of files, configuration or plugins. All randomness of a step derives from the seed and the
-step's number, and all else that a step depends on is in `TrainingState`; so a run that is stopped
-and resumed goes on as if it had not been.
+Nothing here knows of files, configuration or plugins. All randomness of a step derives from the
+seed and the step's number, and all else that a step depends on is in `TrainingState`; so a run that
+is stopped and resumed goes on as if it had not been.
 """
 
 from __future__ import annotations
@@ -54,15 +54,18 @@ class Step:
     phase: str
     """"refiner warm-up", "discriminator warm-up" or "adversarial"."""
     losses: Mapping[str, float]
-    """"adversarial", "regularization", "discriminator": those that the step computed, as it ended."""
+    """"adversarial", "regularization", "discriminator": those that the step computed, as it
+    ended."""
     state: TrainingState
     """Live, of the loop; save it or look at it, but do not change it."""
 
 
 class TrainingState:
-    """All that a step depends on: both networks, their optimisers, the average, the history, the count."""
+    """All that a step depends on: networks, optimisers, the average, the history, the count."""
 
     def __init__(self, refiner: nn.Module, discriminator: nn.Module, config: Training) -> None:
+        for network in (refiner, discriminator):
+            network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.refiner = refiner
         self.discriminator = discriminator
         self.average = AveragedModel(refiner, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
@@ -119,6 +122,7 @@ class TrainingState:
                 index, slot = name.split(".")
                 slots.setdefault(int(index), {})[slot] = value
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+            _lay_out(optimizer)
         self.step, self.synthetic_batches, self.real_batches, self.history.size = flat[
             "counts"
         ].tolist()
@@ -140,11 +144,12 @@ def train(
     """Algorithm 1: alternate K_g updates of the refiner and K_d of the discriminator, T times.
 
     Args:
-        refiner, discriminator: on the device to train on; see `simgan_aug.hookspecs` for what they offer.
+        refiner, discriminator: on the device to train on; see `simgan_aug.hookspecs` for what they
+            offer.
         loss: the two adversarial terms.
         regularization: lambda times the self-regularization.
-        synthetic, real: endless batches of `config.batch_size` images of one size, the real ones (B, C, H, W) in
-            [-1, 1].
+        synthetic, real: endless batches of `config.batch_size` images of one size, the real ones
+            (B, C, H, W) in [-1, 1].
         config: see `Training`.
         state: where to go on; None: from the start.
 
@@ -190,8 +195,6 @@ class _Players:
         self.synthetic, self.real, self.config = synthetic, real, config
         self.device = next(state.refiner.parameters()).device
         self.precision = resolve_precision(config.precision, self.device)
-        for network in (state.refiner, state.discriminator):
-            network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.draws = torch.Generator()
 
     def begin(self, step: int) -> None:
@@ -234,8 +237,9 @@ class _Players:
         for name, value in values.items():
             if not abs(value) < float("inf"):
                 raise TrainingError(
-                    f"the {name} loss is {value} in step {self.state.step + 1}; lower training.refiner_rate and "
-                    "training.discriminator_rate, or set training.precision = 'fp32'"
+                    f"the {name} loss is {value} in step {self.state.step + 1}; lower "
+                    "training.refiner_rate and training.discriminator_rate, or set "
+                    "training.precision = 'fp32'"
                 )
         optimizer = self.state.optimizers[player]
         optimizer.zero_grad(set_to_none=True)
@@ -284,6 +288,14 @@ def _optimizer(network: nn.Module, config: Training, rate: float) -> torch.optim
     if config.optimizer == "sgd":
         return torch.optim.SGD(network.parameters(), lr=rate)
     return torch.optim.Adam(network.parameters(), lr=rate, betas=config.betas, fused=True)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory layout of their weights: fused updates read both alike."""
+    for weight, slots in optimizer.state.items():
+        for name, value in slots.items():
+            if value.shape == weight.shape:
+                slots[name] = torch.empty_like(weight).copy_(value)
 
 
 def _to(images: Tensor, device: torch.device) -> Tensor:

@@ -2,12 +2,12 @@
 
     python examples/study/hands.py --data DIR --reading grey --work WORK --arms raw hm ours
 
-Every arm has the same network, steps, augmentation and seeds; what differs is what happens to the rendered
-images. The real training photos are used without their labels, but for the oracle arm. Results
-accumulate in WORK/results.jsonl (a finished cell is not run again); `--table` prints them.
+Every arm has the same network, steps, augmentation and seeds; what differs is what happens to the
+rendered images. The real training photos are used without their labels, but for the oracle arm.
+Results accumulate in WORK/results.jsonl (a finished cell is not run again); `--table` prints them.
 
-Readings: "raw" is the pair as it is (white against green backdrop); "grey" sets the backdrop of both sides to
-128 through the mask, eroded by one pixel, so that the gap is skin, light and sensor.
+Readings: "raw" is the pair as it is (white against green backdrop); "grey" sets the backdrop of
+both sides to 128 through the mask, eroded by one pixel, so that the gap is skin, light and sensor.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def albumented(kind: str, real: Array) -> Arm:
 
 def refined(path: Path, strength: float = 1.0) -> Arm:
     """Our refiner, another seed for every image and epoch."""
-    refiner = ImageRefiner.load(path)
+    refiner = ImageRefiner.load(path, precision="bf16")
 
     def apply(images: Array, epoch: int) -> Array:
         return refiner(images, seed=epoch * 1_000_003, strength=strength)
@@ -241,7 +241,8 @@ def accuracy(probe: nn.Module, split: Split) -> float:
 def drift(before: Array, after: Array, masks: Array) -> tuple[float, float]:
     """Median and 95th percentile, over labels, of the shift in px under a label.
 
-    Phase correlation of gradient magnitudes in the label's box, whose contrast is equalised by rank.
+    Phase correlation of gradient magnitudes in the label's box, whose contrast is equalised by
+    rank.
     """
     shifts = []
     for old, new, mask in zip(before, after, masks, strict=True):
@@ -299,7 +300,10 @@ def arm_config(name: str, work: Path) -> Config:
 
 
 def make_arm(name: str, folder: Path, work: Path, seed: int, minutes: float | None) -> Arm:
-    """The arm of a name: raw, colour, hm, fda, oracle, or a refiner's config, with "+raw" or "+hm" mixed in."""
+    """The arm of a name.
+
+    raw, colour, hm, fda, oracle, or a refiner's config, with "+raw" or "+hm" mixed in.
+    """
     real = read(folder, "real_train").images
     if "+" in name:
         first, second = name.split("+")
@@ -328,9 +332,15 @@ def run_cell(
     few = np.arange(0, len(train.images), max(1, len(train.images) // 300))
     p50, p95 = drift(train.images[few], arm(train.images[few], 0), train.masks[few])
     return {
-        "arm": name, "reading": reading, "seed": seed, "accuracy": round(score, 4), "drift_p50": round(p50, 3),
-        "drift_p95": round(p95, 3), "refiner_s": round(prepared, 1), "total_s": round(time.monotonic() - began, 1),
-    }  # fmt: skip
+        "arm": name,
+        "reading": reading,
+        "seed": seed,
+        "accuracy": round(score, 4),
+        "drift_p50": round(p50, 3),
+        "drift_p95": round(p95, 3),
+        "refiner_s": round(prepared, 1),
+        "total_s": round(time.monotonic() - began, 1),
+    }
 
 
 def table(work: Path) -> str:

@@ -40,7 +40,7 @@ def condition(
 
 def halo(refiner: nn.Module) -> int | None:
     """Px around a tile whose content the tile's own pixels depend on; None: the whole image."""
-    field = getattr(refiner, "receptive_field", None)
+    field: int | None = getattr(refiner, "receptive_field", None)
     if field is None:
         return None
     grid = int(getattr(refiner, "multiple", 1))

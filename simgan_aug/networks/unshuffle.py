@@ -14,10 +14,10 @@ from simgan_aug.networks.resnet import ResidualBlock
 class UnshuffleRefiner(nn.Module):
     """Adds to each pixel what a network at 1/factor of the resolution proposes.
 
-    The head is zero at the start, so that an untrained refiner is the identity; no layer normalises,
-    so that a tile with its halo equals the whole. Pixel-unshuffle: Shi et al., arXiv:1609.05158.
-    Noise at the input lets the refiner add grain; without it, it has to repaint structure to
-    imitate grain, and that moves labels.
+    The head is zero at the start, so that an untrained refiner is the identity; no layer
+    normalises, so that a tile with its halo equals the whole. Pixel-unshuffle: Shi et al.,
+    arXiv:1609.05158. Noise at the input lets the refiner add grain; without it, it has to repaint
+    structure to imitate grain, and that moves labels.
 
     Args:
         channels: of the image.
@@ -76,9 +76,8 @@ class UnshuffleRefiner(nn.Module):
         """
         height, width = images.shape[2:]
         inputs = images if noise is None else torch.cat([images, noise], dim=1)
-        inputs = F.pixel_unshuffle(
-            _pad(inputs, self.multiple), self.multiple
-        )  # (B, inputs, H/f, W/f)
+        padded = _pad(inputs, self.multiple)
+        inputs = F.pixel_unshuffle(padded, self.multiple)  # (B, inputs, H/f, W/f)
         features = self.first(inputs)
         if self.tone is not None and reference is not None:
             levels = F.adaptive_avg_pool1d(reference, REFERENCE_LEVELS)

@@ -1,0 +1,277 @@
+"""The command line: each command reads its options, calls one function, and says what came of it.
+
+Exit codes: 0 done; 1 the work failed (a loss is not finite, the disk is full); 2 the user can mend it;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from simgan_aug.errors import ConfigError, OutputError, SimganAugError, TrainingError
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+_console = Console(stderr=True, highlight=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.version_option(package_name="simgan-aug")
+def cli() -> None:
+    """Make synthetic training images look real without moving their labels."""
+
+
+@cli.command()
+@click.option("--synthetic", type=FILE, help="COCO file of the synthetic images.")
+@click.option("--images", type=FOLDER, help="Their folder. [images/ beside it, or its name]")
+@click.option("--real", type=FOLDER, help="Folder of real photos; labels are never read.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
+@click.option("--preset", help="default, paper-eyes or paper-hands.")
+@click.option("--config", "config_file", type=FILE, help="TOML file; states what differs.")
+@click.option("--steps", type=click.IntRange(min=1), help="Adversarial steps.")
+@click.option("--seed", type=click.IntRange(min=0), help="Of all draws.")
+@click.option("--channels", type=click.Choice(["1", "3"]), help="Convert all images to this.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+@click.option("--licence", default="", help="Of the data, noted in the refiner file.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+def train(
+    synthetic: Path | None,
+    images: Path | None,
+    real: Path | None,
+    out: Path,
+    resume: bool,
+    **settings: Any,
+) -> None:
+    """Train a refiner: a COCO file, a folder of real photos, and nothing more.
+
+    Ctrl-C saves; --resume --out RUN goes on.
+    """
+    from simgan_aug.dataset import image_folder
+    from simgan_aug.run import REFINER, Inputs, Run, read_info
+
+    device, licence = settings.pop("device"), settings.pop("licence")
+    if resume:
+        config, inputs, licence = _resumed(read_info(out), synthetic, images, real, settings)
+    else:
+        if synthetic is None or real is None:
+            raise click.UsageError("--synthetic and --real are needed, but for --resume")
+        config = _configured(**settings)
+        inputs = Inputs(annotations=synthetic, images=images or image_folder(synthetic), real=real)
+    run = Run(config, inputs, out, device=device, resume=resume, licence=licence)
+    _console.print(_sources(run), highlight=False)
+    _follow(run, out)
+    click.echo(f"refiner: {out / REFINER}")
+    click.echo(f"samples: {out / 'samples'}")
+    click.echo(
+        f"next:    simgan-aug refine --annotations {inputs.annotations} --images {inputs.images} "
+        f"--refiner {out / REFINER} --out REFINED"
+    )
+
+
+@cli.command()
+@click.option(
+    "--annotations", type=FILE, multiple=True, required=True, help="COCO file; repeatable."
+)
+@click.option("--images", type=FOLDER, help="Their folder. [images/ beside it, or its name]")
+@click.option("--refiner", type=FILE, required=True, help="refiner.safetensors of a run.")
+@click.option("--out", type=FOLDER, required=True, help="New folder for the result.")
+@click.option("--strength", default=1.0, show_default=True, help="0: unchanged, 1: all of it.")
+@click.option("--quality", default=95, show_default=True, help="Of JPEG and WebP.")
+@click.option("--seed", default=0, show_default=True, help="Of noise and reference photos.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+def refine(annotations: tuple[Path, ...], images: Path | None, out: Path, **settings: Any) -> None:
+    """Refine a COCO data set; annotations are copied byte for byte.
+
+    The images land in OUT/images, each annotation file in OUT, last of all. The same command after an
+    interruption goes on.
+    """
+    from simgan_aug.dataset import RefineJob, image_folder
+    from simgan_aug.progress import Interrupted, track
+
+    folder = images or image_folder(annotations[0])
+    job = RefineJob(annotations, folder, settings.pop("refiner"), out, **settings)
+    present = len(job.planned) - len(job.remaining())
+    try:
+        for _ in track(job.run(), len(job.planned), present, "images", str, _console):
+            pass
+    except Interrupted:
+        left = len(job.remaining())
+        click.echo(
+            f"interrupted: {left} of {len(job.planned)} images left; the same command goes on"
+        )
+        raise
+    click.echo(
+        f"refined {len(job.planned) - present} images, {present} were there: {out / 'images'}"
+    )
+    for name in job.annotations:
+        click.echo(f"annotations, byte for byte: {out / name}")
+
+
+@cli.command()
+@click.option("--refiner", type=FILE, required=True, help="refiner.safetensors of a run.")
+@click.option("--images", type=FOLDER, required=True, help="Folder of synthetic images.")
+@click.option("--real", type=FOLDER, help="Folder of real photos, for the third row.")
+@click.option("--out", type=FILE, required=True, help="PNG file to write.")
+@click.option("--columns", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option("--strength", default=1.0, show_default=True, help="0: unchanged, 1: all of it.")
+@click.option("--seed", default=0, show_default=True, help="Of noise and reference photos.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+def preview(
+    refiner: Path, images: Path, real: Path | None, out: Path, device: str, **shown: Any
+) -> None:
+    """Draw a sheet: synthetic over refined over real."""
+    from simgan_aug.inference import ImageRefiner
+    from simgan_aug.preview import preview_folders, save_png
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out must name a .png file, got {out}")
+    save_png(preview_folders(ImageRefiner.load(refiner, device), images, real, **shown), out)
+    click.echo(f"sheet: {out}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+def plugins(as_json: bool) -> None:
+    """List installed plugins, their parts, and what is wrong with them."""
+    from simgan_aug import plugins as registry
+
+    found = registry.plugins()
+    if as_json:
+        rows = [{k: v for k, v in vars(plugin).items() if k != "module"} for plugin in found]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("plugin", "distribution", "parts", "error")
+    for plugin in found:
+        offered = [f"{kind}: {', '.join(names)}" for kind, names in plugin.parts.items() if names]
+        table.add_row(
+            plugin.name, f"{plugin.distribution} {plugin.version}", "\n".join(offered), plugin.error
+        )
+    Console().print(table)
+
+
+@cli.command()
+@click.option("--data", type=FOLDER, help="The hands sample. [examples/data/hands]")
+@click.option("--out", type=FOLDER, default=Path("demo-run"), show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=500, show_default=True)
+def demo(data: Path | None, out: Path, steps: int) -> None:
+    """Train on the shipped hands, refine them, show the result."""
+    from simgan_aug import demo as show
+
+    for line in show.run(data, out, steps, _follow):
+        click.echo(line)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command line; returns its exit code and shows no traceback for a user's mistake."""
+    from simgan_aug.progress import Interrupted
+
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        return int(cli.main(args=arguments, prog_name="simgan-aug", standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except SimganAugError as error:
+        click.echo(f"error: {error}", err=True)
+        return 1 if isinstance(error, (TrainingError, OutputError)) else 2
+    except (Interrupted, KeyboardInterrupt, click.Abort):
+        click.echo("interrupted", err=True)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, as `head` does
+        sys.stderr.close()
+        return 1
+
+
+def _configured(
+    preset: str | None,
+    config_file: Path | None,
+    channels: str | None,
+    steps: int | None,
+    seed: int | None,
+) -> Any:
+    """The config of a new run: a preset or a file, and what the options change."""
+    from simgan_aug.config import load_config, load_preset
+
+    if preset and config_file:
+        raise click.UsageError("take --preset or --config; a file can name its preset itself")
+    config = load_config(config_file) if config_file else load_preset(preset or "default")
+    training = dataclasses.replace(
+        config.training,
+        steps=config.training.steps if steps is None else steps,
+        seed=config.training.seed if seed is None else seed,
+    )
+    data = dataclasses.replace(config.data, channels=int(channels or config.data.channels))
+    return dataclasses.replace(config, data=data, training=training)
+
+
+def _resumed(
+    info: dict[str, Any],
+    synthetic: Path | None,
+    images: Path | None,
+    real: Path | None,
+    settings: dict[str, Any],
+) -> tuple[Any, Any, str]:
+    """Config, inputs and licence of a run that goes on; data may have moved, and more steps be asked for."""
+    from simgan_aug.config import parse
+    from simgan_aug.run import Inputs
+
+    steps = settings.pop("steps")
+    fixed = [name for name, value in settings.items() if value is not None]
+    if fixed:
+        raise click.UsageError(
+            f"--resume keeps the run's settings; leave out --{', --'.join(fixed)}"
+        )
+    config = parse(info["config"], source="run.json")
+    if steps:
+        config = dataclasses.replace(
+            config, training=dataclasses.replace(config.training, steps=steps)
+        )
+    moved = {"annotations": synthetic, "images": images, "real": real}
+    inputs = {name: moved[name] or Path(path) for name, path in info["inputs"].items()}
+    return config, Inputs(**inputs), str(info.get("licence", ""))
+
+
+def _sources(run: Any) -> str:
+    parts = []
+    for name, source in (("synthetic", run.synthetic), ("real", run.real)):
+        note = (
+            "" if len(source.images) == source.listed else f" of {source.listed:,} (data.memory_mb)"
+        )
+        parts.append(f"{len(source.images):,}{note} {name} images")
+    return f"{' and '.join(parts)}, {run.synthetic.channels} channel(s), on {run.device}"
+
+
+def _follow(run: Any, out: Path) -> None:
+    """Show a run's steps until it ends or the user ends it."""
+    from simgan_aug.progress import Interrupted, track
+
+    def describe(step: Any) -> str:
+        losses = " ".join(f"{name[:3]} {value:.3f}" for name, value in step.losses.items())
+        return f"{step.phase}: {losses}"
+
+    try:
+        for _ in track(run.steps(), run.total, run.state.step, "steps", describe, _console):
+            pass
+    except Interrupted:
+        click.echo(
+            f"saved after step {run.state.step}; go on with: simgan-aug train --resume --out {out}"
+        )
+        raise
+
+
+def _show_warning(message: Any, *_: Any) -> None:
+    click.echo(f"warning: {message}", err=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

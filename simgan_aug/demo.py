@@ -1,0 +1,107 @@
+"""The demo: train on the shipped hands, refine them, draw the sheet, print the numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simgan_aug import data as sources
+from simgan_aug.config import load_config
+from simgan_aug.dataset import refine
+from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.imagefile import read_image, write_atomically
+from simgan_aug.inference import ImageRefiner
+from simgan_aug.preview import preview_folders, save_png
+from simgan_aug.realism import features, kid
+from simgan_aug.run import REFINER, Inputs, Run
+
+SHIPPED = Path("examples/data/hands")
+
+
+def run(
+    data: Path | None, out: Path, steps: int, follow: Callable[[Run, Path], None]
+) -> Iterator[str]:
+    """The whole demo; yields lines to print. OUT of an earlier demo is replaced.
+
+    Args:
+        data: folder of the hands sample; None: `SHIPPED`, here or beside the package's source.
+        out: folder for the run, the refined data set, sheet.png and numbers.json.
+        steps: adversarial steps.
+        follow: shows a run's progress until it ends.
+    """
+    began, data = time.monotonic(), data or _shipped()
+    _clear(out)
+    inputs = Inputs(
+        annotations=data / "synthetic.json", images=data / "synthetic", real=data / "real"
+    )
+    config = load_config(data / "demo.toml")
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=steps))
+    job = Run(
+        config, inputs, out / "run", licence="CC BY 2.0 and CC BY-SA 4.0; see examples/data/hands"
+    )
+    yield f"training {job.total} steps on {len(job.synthetic.images)} rendered and {len(job.real.images)} real hands"
+    follow(job, out / "run")
+    refiner = out / "run" / REFINER
+    done = refine([inputs.annotations], inputs.images, refiner, out / "refined")
+    yield f"refined {done.refined} images in {done.seconds:.1f} s: {out / 'refined'}"
+    picture = preview_folders(ImageRefiner.load(refiner), inputs.images, inputs.real)
+    save_png(picture, out / "sheet.png")
+    numbers = _numbers(inputs, out / "refined" / "images")
+    numbers["seconds"] = round(time.monotonic() - began, 1)
+    write_atomically(out / "numbers.json", (json.dumps(numbers, indent=2) + "\n").encode())
+    yield from _report(numbers)
+    yield f"look at {out / 'sheet.png'}; then try your own: simgan-aug train --help"
+
+
+def _numbers(inputs: Inputs, refined: Path) -> dict[str, Any]:
+    real = _images(inputs.real)
+    synthetic, after = _images(inputs.images), _images(refined)
+    target = features(real, 3)
+    change = np.mean(
+        [np.abs(a.astype(int) - b).mean() for a, b in zip(synthetic, after, strict=True)]
+    )
+    distances = {
+        "synthetic to real": kid(features(synthetic, 3), target),
+        "refined to real": kid(features(after, 3), target),
+        "real to real": kid(target[::2], target[1::2]),
+    }
+    rounded = {name: [round(v, 3) for v in dataclasses.astuple(d)] for name, d in distances.items()}
+    return {"distance": rounded, "mean_change_grey_levels": round(float(change), 2)}
+
+
+def _report(numbers: dict[str, Any]) -> Iterator[str]:
+    yield "distance (KID, random features; 95% interval; lower is nearer):"
+    for name, (value, low, high) in numbers["distance"].items():
+        yield f"  {name:18} {value:8.3f}  [{low:.3f}, {high:.3f}]"
+    yield f"mean change: {numbers['mean_change_grey_levels']} grey levels; whole demo: {numbers['seconds']} s"
+
+
+def _images(folder: Path) -> list[np.ndarray[Any, Any]]:
+    return [read_image(folder / name).pixels for name in sources.list_images(folder)]
+
+
+def _shipped() -> Path:
+    beside = Path(__file__).parents[1] / SHIPPED
+    for folder in (SHIPPED, beside):
+        if (folder / "synthetic.json").is_file():
+            return folder
+    raise DataError(
+        f"the hands sample is not in {SHIPPED}: run this in a clone of the repository, or say --data DIR"
+    )
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier demo's result, and nothing that is not one."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / "run" / "run.json").is_file():
+            raise ConfigError(
+                f"{out} is not empty and not of an earlier demo; choose another --out"
+            )
+        shutil.rmtree(out)

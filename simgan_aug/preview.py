@@ -1,0 +1,70 @@
+"""Previews: synthetic over refined over real, as people would rather look than read."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from simgan_aug.data import list_images
+from simgan_aug.imagefile import read_image, write_atomically
+from simgan_aug.inference import ImageRefiner
+from simgan_aug.pixels import to_display
+from simgan_aug.sheet import sheet
+
+Array = np.ndarray[Any, Any]
+
+
+def preview(
+    refiner: ImageRefiner,
+    synthetic: Sequence[Array],
+    real: Sequence[Array] = (),
+    columns: int = 8,
+    strength: float = 1.0,
+    seed: int = 0,
+) -> Image.Image:
+    """A sheet of some synthetic images, evenly spaced, over their refined forms, over real photos.
+
+    Args:
+        refiner: what refines them.
+        synthetic, real: images of any sizes; without real ones there are two rows.
+        columns: images a row.
+        strength, seed: as in `ImageRefiner`.
+    """
+    shown = _spaced(list(synthetic), columns)
+    rows = {"synthetic": shown, "refined": refiner(shown, seed=seed, strength=strength)}
+    if real:
+        rows["real"] = _spaced(list(real), columns)
+    return sheet({name: [to_display(image) for image in row] for name, row in rows.items()})
+
+
+def preview_folders(
+    refiner: ImageRefiner, images: Path, real: Path | None, columns: int = 8, **shown: Any
+) -> Image.Image:
+    """The same of image files below folders.
+
+    Raises:
+        DataError: a folder is missing or empty, or one of its images unreadable.
+    """
+    return preview(
+        refiner, _read(images, columns), _read(real, columns) if real else (), columns, **shown
+    )
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a picture whole or not at all."""
+    target = io.BytesIO()
+    picture.save(target, format="PNG")
+    write_atomically(path, target.getvalue())
+
+
+def _read(folder: Path, count: int) -> list[Array]:
+    return [read_image(folder / name).pixels for name in _spaced(list_images(folder), count)]
+
+
+def _spaced(items: list[Any], count: int) -> list[Any]:
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]

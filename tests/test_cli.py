@@ -1,0 +1,241 @@
+"""The command line as a user meets it: real processes, one line that helps, honest exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from simgan_aug.cli import main
+
+FAST = """
+[refiner]
+features = 8
+blocks = 1
+[discriminator]
+features = 8
+[tone]
+photos = 2
+[data]
+crop = [16, 16]
+[training]
+batch_size = 4
+history = 8
+precision = "fp32"
+"""
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """Synthetic and real images and a fast config, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for side in ("synthetic", "real"):
+        (tmp_path / side).mkdir()
+        for number in range(4):
+            pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / side / f"{number}.png")
+    entries = [{"id": n, "file_name": f"{n}.png", "width": 24, "height": 20} for n in range(4)]
+    (tmp_path / "synthetic.json").write_text(json.dumps({"images": entries, "annotations": []}))
+    (tmp_path / "fast.toml").write_text(FAST)
+    return tmp_path
+
+
+def start(*arguments, **options):
+    command = [sys.executable, "-m", "simgan_aug.cli", *map(str, arguments)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, **options)
+
+
+TRAIN = ("train", "--synthetic", "synthetic.json", "--real", "real", "--config", "fast.toml")
+
+
+def test_train_then_refine_then_preview(data, capsys):
+    assert main([*TRAIN, "--out", "run", "--steps", "3"]) == 0
+    printed = capsys.readouterr().out
+    refiner = "run/refiner.safetensors"
+
+    assert main(
+        ["refine", "--annotations", "synthetic.json", "--refiner", refiner, "--out", "out"]
+    ) == 0
+    assert main(
+        ["preview", "--refiner", refiner, "--images", "synthetic", "--real", "real"]
+        + ["--out", "sheet.png"]
+    ) == 0
+
+    assert "next:    simgan-aug refine" in printed
+    assert (data / "out" / "synthetic.json").read_bytes() == (data / "synthetic.json").read_bytes()
+    with Image.open(data / "sheet.png") as sheet:
+        assert sheet.format == "PNG"
+
+
+def test_the_next_command_that_train_prints_can_be_typed(data, capsys):
+    main([*TRAIN, "--out", "run", "--steps", "1"])
+    line = capsys.readouterr().out.split("next:    simgan-aug ")[1].strip()
+
+    assert main(line.split()) == 0
+
+
+def test_ctrl_c_saves_and_resume_goes_on(data):
+    process = start(*TRAIN, "--out", "run", "--steps", "100000")
+    deadline = time.monotonic() + 60
+    while not (data / "run" / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "go on with: simgan-aug train --resume --out run" in out
+    step = int(out.split("saved after step ")[1].split(";")[0])
+    assert main(["train", "--resume", "--out", "run", "--steps", str(step + 2)]) == 0
+    lines = (data / "run" / "run.json").read_text()
+    assert json.loads(lines)["config"]["training"]["steps"] == step + 2
+
+
+def test_a_killed_training_leaves_no_torn_file(data):
+    process = start(*TRAIN, "--out", "run", "--steps", "100000")
+    deadline = time.monotonic() + 60
+    while not (data / "run" / "state.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+
+    assert main(["train", "--resume", "--out", "run", "--steps", "1"]) == 0
+
+
+def test_ctrl_c_while_refining_says_that_the_same_command_goes_on(data, refiner_file):
+    entries = [{"id": n, "file_name": f"{n % 4}/{n}.png"} for n in range(400)]
+    pixels = Image.fromarray(np.zeros((200, 200, 3), np.uint8))
+    for entry in entries:
+        path = data / "many" / entry["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels.save(path)
+    (data / "many.json").write_text(json.dumps({"images": entries}))
+    command = ("refine", "--annotations", "many.json", "--refiner", refiner_file, "--out", "out")
+    process = start(*command)
+    while not list((data / "out").rglob("*.png")) and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "the same command goes on" in out
+    assert not (data / "out" / "many.json").exists()
+    assert main([str(part) for part in command]) == 0
+    assert (data / "out" / "many.json").exists()
+
+
+MISTAKES = {
+    "no such annotation file": ["--synthetic", "nope.json"],
+    "cannot read the annotation file": ["--synthetic", "real"],
+    "not a JSON file": ["--synthetic", "fast.toml"],
+    "no such folder": ["--real", "nowhere"],
+    "no image files": ["--real", "empty"],
+    "no preset named": ["--preset", "defalt"],
+    "cannot read the config file": ["--config", "nope.toml"],
+    "no device": ["--device", "gpu"],
+    "are grey": ["--real", "mixed"],
+    "not a readable image": ["--real", "broken"],
+}
+
+
+@pytest.mark.parametrize(("message", "change"), MISTAKES.items(), ids=list(MISTAKES))
+def test_a_users_mistake_is_one_line_and_exit_code_2(data, capsys, message, change):
+    for folder in ("empty", "mixed", "broken"):
+        (data / folder).mkdir()
+    Image.new("L", (24, 20)).save(data / "mixed" / "grey.png")
+    Image.new("RGB", (24, 20)).save(data / "mixed" / "rgb.png")
+    (data / "broken" / "a.png").write_bytes(b"\x89PNG broken")
+    options = {"--synthetic": "synthetic.json", "--real": "real", "--out": "run"}
+    options |= dict([change])
+    expected = "cannot read the annotation file" if message.startswith("no such anno") else message
+
+    code = main(["train", *(part for pair in options.items() for part in pair)])
+
+    printed = capsys.readouterr().err
+    assert code == 2
+    assert expected in printed or "is a directory" in printed
+    assert "Traceback" not in printed
+    assert not (data / "run").exists()
+
+
+def test_a_config_mistake_names_file_table_and_key(data, capsys):
+    (data / "bad.toml").write_text("[training]\nbach_size = 4\n")
+
+    code = main([*TRAIN[:-1], "bad.toml", "--out", "run"])
+
+    assert code == 2
+    message = capsys.readouterr().err
+    assert "bad.toml: [training]: unknown key 'bach_size'; did you mean 'batch_size'?" in message
+
+
+def test_a_wrong_checkpoint_is_one_line(data, capsys):
+    (data / "w.safetensors").write_bytes(b"\x80\x04pickle")
+
+    code = main(["preview", "--refiner", "w.safetensors", "--images", "real", "--out", "a.png"])
+
+    assert code == 2
+    assert "not a readable .safetensors file" in capsys.readouterr().err
+
+
+def test_settings_cannot_change_on_resume(data, capsys):
+    main([*TRAIN, "--out", "run", "--steps", "1"])
+
+    code = main(["train", "--resume", "--out", "run", "--seed", "3"])
+
+    assert code == 2
+    assert "leave out --seed" in capsys.readouterr().err
+
+
+def test_plugins_lists_our_own_parts_for_people_and_programs(capsys):
+    assert main(["plugins"]) == 0
+    assert "unshuffle" in capsys.readouterr().out
+
+    assert main(["plugins", "--json"]) == 0
+    listed = {plugin["name"]: plugin for plugin in json.loads(capsys.readouterr().out)}
+    assert "resnet" in listed["builtin"]["parts"]["refiner"]
+    assert listed["builtin"]["error"] == ""
+
+
+@pytest.mark.parametrize("command", ["train", "refine", "preview", "plugins", "demo"])
+def test_help_fits_80_columns(capsys, command):
+    assert main([command, "--help"]) == 0
+
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_training_shows_rate_and_time_left_without_a_terminal(data, monkeypatch, capsys):
+    monkeypatch.setattr("simgan_aug.progress.LINE_EVERY", 0.0)
+
+    main([*TRAIN, "--out", "run", "--steps", "2"])
+
+    assert "1/2 steps" in capsys.readouterr().err
+
+
+def test_help_starts_quickly_because_it_imports_no_torch():
+    code = "import sys, simgan_aug.cli; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_demo_writes_a_sheet_numbers_and_the_refined_set(tmp_path, capsys):
+    code = main(["demo", "--out", str(tmp_path / "demo"), "--steps", "2"])
+
+    numbers = json.loads((tmp_path / "demo" / "numbers.json").read_text())
+    assert code == 0
+    assert set(numbers["distance"]) == {"synthetic to real", "refined to real", "real to real"}
+    assert (tmp_path / "demo" / "sheet.png").exists()
+    assert len(os.listdir(tmp_path / "demo" / "refined" / "images")) == 300
+
+
+def test_the_demo_replaces_only_its_own_folder(tmp_path, capsys):
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "thesis.txt").write_text("mine")
+
+    assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
+    assert (tmp_path / "demo" / "thesis.txt").exists()

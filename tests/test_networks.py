@@ -1,0 +1,329 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from simgan_aug.errors import ConfigError
+from simgan_aug.networks import (
+    PaperPatch,
+    Patch,
+    ResNetRefiner,
+    UnshuffleRefiner,
+    condition,
+    halo,
+    memory_per_pixel,
+)
+
+REFINERS = {
+    "eyes": lambda: ResNetRefiner(3, features=4),
+    "hands": lambda: ResNetRefiner(3, kernel=7, features=4, blocks=10),
+    "unshuffle2": lambda: UnshuffleRefiner(3, 2, 8, 2, noise_channels=0),
+    "unshuffle4": lambda: UnshuffleRefiner(3, 4, 8, 1, noise_channels=0),
+}
+DISCRIMINATORS = {
+    "eyes": lambda: PaperPatch(3, "eyes"),
+    "hands": lambda: PaperPatch(3, "hands"),
+    "patch": lambda: Patch(3, 8),
+    "spectral": lambda: Patch(3, 8, spectral=True),
+}
+STRIDES = {"eyes": 4, "hands": 32, "patch": 4, "spectral": 4}  # products of the published strides
+
+
+@pytest.fixture(params=REFINERS)
+def refiner(request):
+    torch.manual_seed(0)
+    return awake(REFINERS[request.param]()).eval()
+
+
+@pytest.fixture(params=DISCRIMINATORS)
+def discriminator(request):
+    torch.manual_seed(0)
+    return DISCRIMINATORS[request.param]().eval()
+
+
+def awake(network):
+    """The network with a head that is not zero, so that it does something."""
+    for parameter in network.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def measured_field(network, side, axis):
+    """Px along an axis that one output in the middle reads: NaN spreads to all that reads it."""
+    shape = (side, 1, 4, side) if axis == 3 else (side, 1, side, 4)
+    images = torch.zeros(shape, dtype=torch.float64)
+    for place in range(side):
+        images[place].select(axis - 1, place).fill_(math.nan)
+    with torch.no_grad():
+        out = awake(network).double().eval()(images)
+    reached = out[:, 0, out.shape[2] // 2, out.shape[3] // 2].isnan().nonzero().flatten()
+    first, last = int(reached[0]), int(reached[-1])
+    assert 0 < first  # else the image was too small to tell
+    assert last < side - 1
+    assert len(reached) == last - first + 1
+    return len(reached)
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize(
+    ("network", "published", "side"),
+    [
+        (ResNetRefiner(1, features=2), 19, 40),
+        (ResNetRefiner(1, kernel=7, features=1, blocks=10), 127, 140),
+        (PaperPatch(1, "eyes"), 23, 48),
+        (PaperPatch(1, "hands"), 71, 192),
+        (Patch(1, 2), 26, 48),
+        (Patch(1, 2, spectral=True), 26, 48),
+    ],
+)
+def test_the_stated_receptive_field_is_the_measured_and_the_published_one(
+    network, published, side, axis
+):
+    measured = measured_field(network, side, axis)
+
+    assert measured == network.receptive_field == published
+
+
+@pytest.mark.parametrize("axis", [2, 3])
+@pytest.mark.parametrize(("factor", "blocks"), [(2, 1), (2, 2), (2, 3), (4, 1), (4, 2)])
+def test_unshuffle_sees_its_block_and_one_more_each_way_for_every_convolution(factor, blocks, axis):
+    network = UnshuffleRefiner(1, factor, 2, blocks, noise_channels=0)
+
+    measured = measured_field(network, 64, axis)
+
+    # One 3x3 convolution at the input and two in a block, each a block of pixels each way.
+    assert measured == network.receptive_field == factor * (3 + 4 * blocks)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_the_halo_covers_the_field_and_lies_on_the_grid(factor):
+    network = UnshuffleRefiner(1, factor, 2, 3)
+
+    margin = halo(network)
+
+    assert margin % factor == 0
+    assert 2 * margin + factor >= network.receptive_field
+
+
+def test_a_network_that_declares_nothing_sees_the_whole_image_and_costs_a_wide_guess():
+    network = nn.Conv2d(3, 3, 1)
+
+    assert halo(network) is None
+    assert memory_per_pixel(network) >= memory_per_pixel(ResNetRefiner(3))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (2, 1), (1, 9), (3, 3), (5, 7), (8, 8), (17, 4)])
+def test_a_refiner_keeps_every_size(refiner, size):
+    images = torch.rand(2, 3, *size) * 2 - 1
+
+    refined = refiner(images)
+
+    assert refined.shape == images.shape
+    assert refined.isfinite().all()
+    assert not torch.equal(refined, images)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 7), (9, 4), (33, 35)])
+def test_a_discriminator_gives_one_map_of_logits_for_odd_and_small_sizes(discriminator, size):
+    logits = discriminator(torch.rand(2, 3, *size) * 2 - 1)
+
+    assert logits.shape[:2] == (2, 1)
+    assert min(logits.shape[2:]) >= 1
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("form", ["eyes", "hands"])
+def test_the_papers_discriminators_take_a_single_pixel(form):
+    assert PaperPatch(1, form)(torch.zeros(1, 1, 1, 1)).shape == (1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (4, 4), (7, 13)])
+@pytest.mark.parametrize("factor", [2, 4])
+@pytest.mark.parametrize("max_change", [0, 8])
+def test_an_untrained_unshuffle_is_the_exact_identity(factor, size, max_change):
+    network = UnshuffleRefiner(3, factor, 8, 2, takes_reference=True, max_change=max_change)
+    images = torch.rand(2, 3, *size) * 2 - 1
+
+    refined = network(images, noise=torch.randn(2, 1, *size), reference=torch.rand(2, 3, 64))
+
+    assert torch.equal(refined, images)
+
+
+@pytest.mark.parametrize("name", ["eyes", "hands", "patch"])
+def test_logits_are_unbounded_and_take_both_signs(name):
+    network = DISCRIMINATORS[name]()
+    last = network.layers[-1]
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+
+    with torch.no_grad():
+        last.weight *= 1000
+        logits = network(images)
+        last.weight *= -1
+        last.bias *= -1
+        opposite = network(images)
+
+    assert logits.abs().max() > 10
+    assert torch.allclose(opposite, -logits)
+
+
+@pytest.mark.parametrize("name", DISCRIMINATORS)
+def test_a_discriminator_is_fully_convolutional(name):
+    network, stride = DISCRIMINATORS[name]().double().eval(), STRIDES[name]
+    margin = -(-network.receptive_field // 2 // stride) + 1  # logits that see an edge
+    count = 2 * margin + 3
+    side = stride * count
+    images = torch.rand(1, 3, side, side, dtype=torch.float64) * 2 - 1
+
+    whole = network(images)
+    without_first = network(images[:, :, stride:, stride:])
+
+    kept, moved = slice(margin, -margin), slice(margin + 1, -margin)
+    assert whole.shape[2:] == (count, count)
+    assert without_first.shape[2:] == (count - 1, count - 1)
+    assert torch.allclose(whole[..., moved, moved], without_first[..., kept, kept], atol=1e-12)
+
+
+def test_a_refined_image_does_not_depend_on_its_batch_mates(refiner):
+    images = torch.rand(3, 3, 12, 12, dtype=torch.float64) * 2 - 1
+    refiner = refiner.double().train()
+
+    together = refiner(images)
+    alone = refiner(images[1:2])
+
+    assert torch.allclose(together[1:2], alone, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["eyes", "hands", "patch"])
+def test_logits_do_not_depend_on_batch_mates(name):
+    images = torch.rand(3, 3, 36, 36, dtype=torch.float64) * 2 - 1
+    discriminator = DISCRIMINATORS[name]().double().train()
+
+    together = discriminator(images)
+    alone = discriminator(images[1:2])
+
+    assert torch.allclose(together[1:2], alone, atol=1e-12)
+
+
+def test_spectral_normalisation_bounds_the_gain_of_every_layer():
+    torch.manual_seed(0)
+    network = Patch(3, 8, spectral=True)
+    for _ in range(30):  # power iterations
+        network(torch.zeros(1, 3, 8, 8))
+
+    gains = [
+        torch.linalg.matrix_norm(layer.weight.flatten(1), ord=2).item()
+        for layer in network.eval().layers
+        if isinstance(layer, nn.Conv2d)
+    ]
+
+    assert gains == pytest.approx([1.0] * 5, abs=0.05)
+
+
+def test_the_papers_logit_is_that_of_the_softmax_over_two_maps():
+    network = PaperPatch(1, "eyes")
+    images = torch.rand(2, 1, 35, 55) * 2 - 1
+
+    probability = torch.softmax(network.layers(images), dim=1)[:, :1]
+
+    assert torch.allclose(torch.sigmoid(network(images)), probability, atol=1e-6)
+
+
+def test_noise_changes_the_result_once_the_head_is_not_zero():
+    torch.manual_seed(0)
+    network = awake(UnshuffleRefiner(3, 2, 8, 1, noise_channels=2))
+    images = torch.zeros(1, 3, 8, 8)
+
+    first, second = (network(images, noise=torch.randn(1, 2, 8, 8)) for _ in range(2))
+
+    assert not torch.allclose(first, second, atol=1e-4)
+
+
+def test_the_reference_changes_the_result_where_it_is_taken():
+    torch.manual_seed(0)
+    network = awake(UnshuffleRefiner(3, 2, 8, 1, noise_channels=0, takes_reference=True))
+    images = torch.zeros(1, 3, 8, 8)
+
+    dark, light = (network(images, reference=torch.full((1, 3, 64), v)) for v in (-1.0, 1.0))
+
+    assert not torch.allclose(dark, light, atol=1e-4)
+
+
+@pytest.mark.parametrize("max_change", [0.5, 8, 255])
+def test_max_change_bounds_the_change_in_grey_levels(max_change):
+    torch.manual_seed(0)
+    network = UnshuffleRefiner(3, 2, 8, 1, noise_channels=0, max_change=max_change)
+    nn.init.normal_(network.head.weight, std=1000)
+    images = torch.rand(1, 3, 16, 16) * 2 - 1
+
+    levels = (network(images) - images).abs() * 255 / 2
+
+    assert levels.max() <= max_change + 1e-3
+    assert levels.max() > 0.9 * max_change  # the bound is reached, not undercut
+
+
+def test_a_bounded_change_that_is_small_is_left_as_it_is():
+    torch.manual_seed(0)
+    bounded = awake(UnshuffleRefiner(3, 2, 8, 1, noise_channels=0, max_change=255))
+    free = UnshuffleRefiner(3, 2, 8, 1, noise_channels=0)
+    free.load_state_dict(bounded.state_dict())
+    images = torch.rand(1, 3, 8, 8) * 0.02 - 0.01
+
+    with torch.no_grad():
+        for network in (bounded, free):
+            network.head.weight *= 0.01
+            network.head.bias *= 0.01
+
+    assert torch.allclose(bounded(images), free(images), atol=1e-5)
+
+
+def test_a_network_gets_what_it_declares_and_nothing_else():
+    noise, reference = torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 64)
+    takes_both = UnshuffleRefiner(3, takes_reference=True)
+
+    assert condition(nn.Identity(), noise, reference) == {}
+    assert condition(UnshuffleRefiner(3), noise, reference) == {"noise": noise}
+    assert condition(takes_both, noise, reference) == {"noise": noise, "reference": reference}
+
+
+def test_a_network_that_takes_a_reference_says_so_where_there_is_none():
+    network = UnshuffleRefiner(3, noise_channels=0, takes_reference=True)
+
+    with pytest.raises(ConfigError, match=r"tone\.photos"):
+        condition(network, None, None)
+
+
+@pytest.mark.parametrize(
+    ("make", "options"),
+    [
+        (UnshuffleRefiner, {"factor": 3}),
+        (UnshuffleRefiner, {"factor": 0}),
+        (UnshuffleRefiner, {"channels": 0}),
+        (UnshuffleRefiner, {"channels": 65}),
+        (UnshuffleRefiner, {"features": 0}),
+        (UnshuffleRefiner, {"features": 10**9}),
+        (UnshuffleRefiner, {"blocks": 0}),
+        (UnshuffleRefiner, {"blocks": 10**9}),
+        (UnshuffleRefiner, {"noise_channels": -1}),
+        (UnshuffleRefiner, {"noise_channels": 10**9}),
+        (UnshuffleRefiner, {"max_change": -1}),
+        (UnshuffleRefiner, {"max_change": 256}),
+        (UnshuffleRefiner, {"max_change": math.nan}),
+        (ResNetRefiner, {"kernel": 4}),
+        (ResNetRefiner, {"kernel": -1}),
+        (ResNetRefiner, {"kernel": 10**9 + 1}),
+        (ResNetRefiner, {"channels": 0}),
+        (ResNetRefiner, {"features": 0}),
+        (ResNetRefiner, {"blocks": 0}),
+        (ResNetRefiner, {"blocks": 10**9}),
+        (PaperPatch, {"channels": 0}),
+        (PaperPatch, {"form": "faces"}),
+        (Patch, {"channels": 0}),
+        (Patch, {"features": 0}),
+        (Patch, {"features": 10**9}),
+    ],
+)
+def test_a_constructor_rejects_an_impossible_value_and_names_it(make, options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        make(**options)

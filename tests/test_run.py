@@ -1,0 +1,227 @@
+"""A training run: its folder, its resumption, its end in bad weather."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
+from simgan_aug.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from simgan_aug.inference import ImageRefiner
+from simgan_aug.run import Inputs, Run, read_info
+
+SMALL = Config(
+    refiner=Part(name="unshuffle", options={"features": 8, "blocks": 1}),
+    discriminator=Part(name="patch", options={"features": 8}),
+    regularization=Regularization(labels={"background": 0.5}),
+    tone=Tone(photos=3),
+    data=Data(crop=(16, 16), scale=(0.8, 1.2)),
+    training=Training(steps=6, batch_size=4, history=8, precision="fp32", seed=1),
+)
+
+
+@pytest.fixture
+def inputs(tmp_path):
+    rng = np.random.default_rng(0)
+    entries, labels = [], []
+    for side, high in (("synthetic", 255), ("real", 120)):
+        (tmp_path / side).mkdir()
+        for number in range(5):
+            pixels = rng.integers(0, high, (24, 32, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / side / f"{number}.png")
+    for number in range(5):
+        entries.append({"id": number, "file_name": f"{number}.png", "width": 32, "height": 24})
+        labels.append({"id": number, "image_id": number, "category_id": 1, "bbox": [2, 2, 9, 9]})
+    coco = {
+        "images": entries,
+        "annotations": labels,
+        "categories": [{"id": 1, "name": "hand"}],
+    }
+    (tmp_path / "synthetic.json").write_text(json.dumps(coco))
+    return Inputs(
+        annotations=tmp_path / "synthetic.json",
+        images=tmp_path / "synthetic",
+        real=tmp_path / "real",
+    )
+
+
+def weights(out):
+    return load_file(out / "refiner.safetensors")
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_a_run_leaves_a_refiner_that_refines(inputs, tmp_path, image):
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+
+    refined = ImageRefiner.load(tmp_path / "out" / "refiner.safetensors")(image)
+
+    assert refined.shape == image.shape
+    assert not np.array_equal(refined, image)
+
+
+def test_a_seed_gives_the_same_refiner_again(inputs, tmp_path):
+    for out in ("a", "b"):
+        list(Run(SMALL, inputs, tmp_path / out).steps())
+
+    assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "whole").steps())
+    running = Run(SMALL, inputs, tmp_path / "parts").steps()
+    for _ in range(3):
+        next(running)
+    running.close()
+
+    rest = list(Run(SMALL, inputs, tmp_path / "parts", resume=True).steps())
+
+    assert [step.number for step in rest] == [4, 5, 6]
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_metrics_of_steps_taken_again_are_not_doubled(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("simgan_aug.observers.LOG_EVERY", 1)
+    running = Run(SMALL, inputs, tmp_path / "out").steps()
+    for _ in range(3):
+        next(running)
+    running.close()
+    with (tmp_path / "out" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "phase": "adversarial"}\n{"step": 5, "ph')
+
+    list(Run(SMALL, inputs, tmp_path / "out", resume=True).steps())
+
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_run_in_the_folder_is_not_overwritten(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+
+    with pytest.raises(ConfigError, match="--resume"):
+        Run(SMALL, inputs, tmp_path / "out")
+
+
+def test_there_is_nothing_to_resume_in_an_empty_folder(inputs, tmp_path):
+    with pytest.raises(ConfigError, match="without --resume"):
+        Run(SMALL, inputs, tmp_path / "out", resume=True)
+    with pytest.raises(CheckpointError, match="without --resume"):
+        read_info(tmp_path / "out")
+
+
+@pytest.mark.parametrize("side", ["synthetic", "real"])
+def test_a_run_does_not_go_on_with_other_data(inputs, tmp_path, side):
+    running = Run(SMALL, inputs, tmp_path / "out").steps()
+    next(running)
+    running.close()
+    if side == "real":
+        (tmp_path / "real" / "0.png").rename(tmp_path / "real" / "new.png")
+    else:
+        content = inputs.annotations.read_text()
+        inputs.annotations.write_text(content + " ")
+
+    with pytest.raises(DataError, match=f"the {side} data has changed"):
+        Run(SMALL, inputs, tmp_path / "out", resume=True)
+
+
+def test_a_state_of_other_networks_is_refused(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+    wider = Part(name="unshuffle", options={"features": 16, "blocks": 1})
+
+    with pytest.raises(CheckpointError, match="another config"):
+        Run(dataclasses.replace(SMALL, refiner=wider), inputs, tmp_path / "out", resume=True)
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("simgan_aug.run.SAVE_EVERY", 2)
+    running = Run(SMALL, inputs, tmp_path / "out")
+    steps = running.steps()
+    next(steps), next(steps)
+    good = weights(tmp_path / "out")
+    with torch.no_grad():
+        next(running.state.discriminator.parameters()).fill_(float("nan"))
+
+    with pytest.raises(TrainingError, match="rate"):
+        next(steps)
+
+    assert equal(weights(tmp_path / "out"), good)
+
+
+def test_labels_of_the_real_side_are_never_read(inputs, tmp_path):
+    (tmp_path / "real" / "annotations.json").write_text("this is no JSON")
+
+    run = Run(SMALL, inputs, tmp_path / "out")
+
+    assert len(run.real.images) == 5
+
+
+def test_nothing_is_written_before_the_data_has_been_read(inputs, tmp_path):
+    (tmp_path / "synthetic" / "3.png").write_bytes(b"broken")
+
+    with pytest.raises(DataError, match=r"3\.png"):
+        Run(SMALL, inputs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_provenance_travels_in_the_refiner(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "out", licence="CC0").steps())
+
+    provenance = ImageRefiner.load(tmp_path / "out" / "refiner.safetensors").provenance
+
+    assert provenance["steps"] == 6
+    assert provenance["licence"] == "CC0"
+    assert len(provenance["real"]["sha256"]) == 64
+    assert set(provenance["versions"]) == {"simgan-aug", "torch", "numpy", "python"}
+
+
+def test_samples_show_three_rows_while_training(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("simgan_aug.observers.SAMPLE_EVERY", 3)
+
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+
+    names = sorted(path.name for path in (tmp_path / "out" / "samples").iterdir())
+    assert names == ["step-000003.png", "step-000006.png"]
+
+
+def test_drawing_a_sample_does_not_change_the_training(inputs, tmp_path, monkeypatch):
+    list(Run(SMALL, inputs, tmp_path / "plain").steps())
+    monkeypatch.setattr("simgan_aug.observers.SAMPLE_EVERY", 1)
+
+    list(Run(SMALL, inputs, tmp_path / "drawn").steps())
+
+    assert equal(weights(tmp_path / "plain"), weights(tmp_path / "drawn"))
+
+
+def test_a_full_disk_is_one_clear_error(inputs, small_disk):
+    with pytest.raises(OutputError, match="No space left"):
+        list(Run(SMALL, inputs, small_disk / "out").steps())
+
+    assert not list(small_disk.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("preset", ["paper-eyes", "paper-hands", "default"])
+def test_every_preset_trains(inputs, tmp_path, preset):
+    from simgan_aug.config import load_preset
+
+    config = load_preset(preset)
+    few = dataclasses.replace(
+        config.training, steps=1, batch_size=2, refiner_warmup=1, discriminator_warmup=1
+    )
+    small = dataclasses.replace(config.data, crop=(20, 28))
+
+    steps = list(
+        Run(dataclasses.replace(config, training=few, data=small), inputs, tmp_path / "out").steps()
+    )
+
+    assert [step.phase for step in steps] == [
+        "refiner warm-up",
+        "discriminator warm-up",
+        "adversarial",
+    ]
+    assert (tmp_path / "out" / "refiner.safetensors").exists()

@@ -1,0 +1,155 @@
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from simgan_aug import tone
+
+seeds = st.integers(0, 2**31)
+
+
+def noise(shape, seed, low=0.0, high=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    return low + (high - low) * torch.rand(shape, generator=generator)
+
+
+def reference_of(image):
+    return tone.quantiles(tone.histogram(image))
+
+
+def matched(image, reference):
+    return tone.apply_curve(image, tone.tone_curve(tone.histogram(image), reference))
+
+
+def test_a_histogram_counts_every_pixel_at_its_level():
+    image = torch.tensor([0, 0, 51, 255]).view(1, 2, 2) / 255
+
+    counts = tone.histogram(image)
+
+    assert counts.shape == (1, 256)
+    assert {level: counts[0, level].item() for level in (0, 51, 255)} == {0: 2, 51: 1, 255: 1}
+    assert counts.sum() == 4
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds, channels=st.integers(1, 3))
+def test_quantiles_ascend_within_the_range_of_the_photo(seed, channels):
+    image = noise((channels, 9, 11), seed, low=0.2, high=0.7)
+
+    values = reference_of(image)
+
+    assert values.shape == (channels, tone.QUANTILES)
+    assert (values.diff(dim=1) >= 0).all()
+    assert values.min() >= image.min() - 0.5 / 255
+    assert values.max() <= image.max() + 0.5 / 255
+
+
+def test_the_quantiles_of_a_uniform_ramp_are_a_ramp():
+    ramp = torch.arange(256).repeat(4).view(1, 32, 32) / 255
+
+    values = reference_of(ramp)
+
+    expected = (torch.arange(tone.QUANTILES) + 0.5) / tone.QUANTILES
+    assert torch.allclose(values[0], expected, atol=1 / 255)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=seeds, levels=st.integers(1, 40), channels=st.integers(1, 3))
+def test_a_tone_curve_is_monotone_per_channel_and_stays_in_the_references_range(
+    seed, levels, channels
+):
+    image = (noise((channels, 8, 9), seed) * levels).round() / levels
+    reference = reference_of(noise((channels, 5, 5), seed + 1) ** 3)
+
+    curve = tone.tone_curve(tone.histogram(image), reference)
+
+    assert curve.shape == (channels, tone.LEVELS)
+    assert (curve.diff(dim=1) >= -1e-6).all()  # a rounding error of float32
+    assert (curve >= reference[:, :1] - 1e-6).all()
+    assert (curve <= reference[:, -1:] + 1e-6).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=seeds)
+def test_matching_keeps_the_order_of_pixels(seed):
+    image = noise((1, 8, 8), seed)
+
+    toned = matched(image, reference_of(noise((1, 8, 8), seed + 1, 0.3, 0.5)))
+
+    order = image.flatten().argsort()
+    assert (toned.flatten()[order].diff() >= -1e-6).all()
+
+
+def test_an_image_matched_to_its_own_tone_is_nearly_itself():
+    image = noise((3, 64, 64), seed=0)
+
+    toned = matched(image, reference_of(image))
+
+    # A rank moves by 1/QUANTILES at most, half of that at the ends; here a rank is a value.
+    assert (toned - image).abs().max() <= 1 / tone.QUANTILES
+    assert (toned - image).abs().mean() <= 0.25 / tone.QUANTILES
+
+
+def test_a_matched_image_has_the_tone_of_the_reference():
+    image, photo = noise((3, 48, 48), 0), noise((3, 48, 48), 1, 0.2, 0.5) ** 2
+
+    toned = matched(image, reference_of(photo))
+
+    assert torch.allclose(reference_of(toned), reference_of(photo), atol=3 / 255)
+
+
+@pytest.mark.parametrize("level", [32, 31.5, 31.9])  # of 255; only uint8 lies on the knots
+@pytest.mark.parametrize("dark_backdrop", [True, False])
+def test_a_flat_backdrop_meets_the_flat_level_of_the_reference(dark_backdrop, level):
+    low, high = (0.5, 0.9) if dark_backdrop else (0.0, 0.1)
+    photo, image = noise((1, 40, 40), 0, low, high), noise((1, 40, 40), 1, low, high)
+    photo[:, :24], image[:, :26] = 64 / 255, level / 255  # a backdrop of 60 and of 65 %
+
+    toned = matched(image, reference_of(photo))
+
+    assert torch.allclose(toned[:, :26], torch.tensor(64 / 255), atol=0.5 / 255)
+
+
+@pytest.mark.parametrize("level", [200, 229.5, 12.1])
+def test_a_flat_image_takes_the_middle_of_the_reference(level):
+    photo = noise((1, 40, 40), 0, 0.2, 0.8)
+
+    toned = matched(torch.full((1, 8, 8), level / 255), reference_of(photo))
+
+    assert torch.allclose(toned, photo.median(), atol=4 / 255)
+
+
+def test_the_identity_curve_changes_nothing():
+    image = noise((3, 7, 9), 0)
+    curve = (torch.arange(tone.LEVELS) / (tone.LEVELS - 1)).expand(3, -1)
+
+    assert torch.allclose(tone.apply_curve(image, curve), image, atol=1e-6)
+
+
+def test_a_curve_is_linear_between_its_knots():
+    curve = torch.zeros(1, tone.LEVELS)
+    curve[0, 101] = 1.0
+    image = torch.tensor([100.0, 100.25, 100.75, 101.0]).view(1, 2, 2) / 255
+
+    values = tone.apply_curve(image, curve).flatten()
+
+    assert torch.allclose(values, torch.tensor([0.0, 0.25, 0.75, 1.0]), atol=1e-4)
+
+
+@settings(deadline=None, max_examples=50)
+@given(seed=st.integers(-(2**70), 2**70), photos=st.integers(1, 9))
+def test_a_seed_always_picks_the_same_photo_of_the_bank(seed, photos):
+    bank = torch.arange(photos).view(-1, 1, 1).expand(-1, 3, tone.QUANTILES)
+
+    first, second = tone.pick(bank, seed), tone.pick(bank, seed)
+
+    assert torch.equal(first, second)
+    assert 0 <= int(first[0, 0]) < photos
+
+
+def test_seeds_reach_every_photo_of_the_bank():
+    bank = torch.arange(8).view(-1, 1, 1).expand(-1, 3, tone.QUANTILES)
+
+    picked = {int(tone.pick(bank, seed)[0, 0]) for seed in range(200)}
+
+    assert picked == set(range(8))
