@@ -7,9 +7,10 @@ state that a resumed run goes on from.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     header = {
         "format": FORMAT,
         "channels": checkpoint.channels,
+        "range": [-1, 1],
         "refiner": {"name": part.name, "distribution": distribution, "version": version},
         "config": checkpoint.config.to_builtins(),
         "provenance": checkpoint.provenance,
@@ -82,15 +84,15 @@ def load(path: str | os.PathLike[str]) -> Checkpoint:
     """
     header, tensors = _read(path, _HEADER)
     try:
-        if header["format"] > FORMAT:
+        if not header["format"] <= FORMAT:
             raise CheckpointError(
                 f"{path}: format {header['format']} is newer than this simgan_aug "
                 f"(format {FORMAT}); upgrade it"
             )
         settings = config_module.parse(header["config"], source=str(path))
         channels, provenance = int(header["channels"]), dict(header["provenance"])
-        network = _network(path, settings, channels, tensors, header["refiner"])
-    except (KeyError, TypeError, ValueError) as error:
+        network = _network(path, settings, channels, tensors, dict(header["refiner"]))
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its header is damaged: {type(error).__name__}: {error}"
         ) from None
@@ -133,17 +135,17 @@ def _read(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Any], dict[
                 )
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         header = json.loads(metadata[key])
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        infinite = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
+    except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
         raise CheckpointError(f"{path}: not a readable .safetensors file: {error}") from None
     if not isinstance(header, dict):
         raise CheckpointError(
             f"{path}: its header is damaged: expected an object, got {type(header).__name__}"
         )
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(
-                f"{path}: {name} has values that are not finite; take an earlier checkpoint"
-            )
+    if infinite:
+        raise CheckpointError(
+            f"{path}: {infinite[0]} has values that are not finite; take an earlier checkpoint"
+        )
     return header, tensors
 
 
@@ -154,31 +156,37 @@ def _network(
     tensors: Mapping[str, Tensor],
     made_by: Mapping[str, Any],
 ) -> nn.Module:
+    part = settings.refiner
+    build = functools.partial(
+        plugins.build, "refiner", part.name, channels=channels, **part.options
+    )
     try:
-        # Nothing is allocated before the shapes are known to be those of the file.
-        with torch.device("meta"):
-            network: nn.Module = plugins.build(
-                "refiner", settings.refiner.name, channels=channels, **settings.refiner.options
-            )
+        expected = {f"refiner.{name}": value for name, value in _shapes(build).items()}
     except PluginError as error:
         needed = f"{made_by.get('distribution')} {made_by.get('version')}"
         raise CheckpointError(
-            f"{path}: needs the refiner {settings.refiner.name!r} of {needed}: {error}"
+            f"{path}: needs the refiner {part.name!r} of {needed}: {error}"
         ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}") from None
-    weights = {
-        name.removeprefix("refiner."): value
-        for name, value in tensors.items()
-        if name.startswith("refiner.")
-    }
-    expected = network.state_dict()
-    for name in sorted({*expected, *weights}):
-        want, have = (_form(side.get(name)) for side in (expected, weights))
+    for name in sorted({*expected, *tensors} - {_BANK}):
+        want, have = (_form(side.get(name)) for side in (expected, tensors))
         if want != have:
-            raise CheckpointError(f"{path}: refiner.{name}: expected {want}, got {have}")
-    network.load_state_dict(weights, assign=True)
+            raise CheckpointError(f"{path}: {name}: expected {want}, got {have}")
+    with torch.random.fork_rng(devices=[]):  # first weights are drawn, and then overwritten
+        network: nn.Module = build()
+    network.load_state_dict({name.removeprefix("refiner."): tensors[name] for name in expected})
     return network
+
+
+def _shapes(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """The state that a refiner has, without its values."""
+    try:
+        with torch.device("meta"):  # nothing is allocated before the file has proved the shapes
+            return build().state_dict()
+    except RuntimeError:  # a constructor that computes with tensors, which meta tensors cannot
+        with torch.random.fork_rng(devices=[]):
+            return build().state_dict()
 
 
 def _bank(
@@ -212,5 +220,10 @@ def _form(tensor: Tensor | None) -> str:
     )
 
 
+def _is_finite(tensor: Tensor) -> bool:
+    return not tensor.is_floating_point() or bool(torch.isfinite(tensor.double()).all())
+
+
 def _plain(tensor: Tensor) -> Tensor:
-    return tensor.detach().cpu().contiguous()
+    """A copy that shares no memory with another tensor (tied weights), which the format forbids."""
+    return tensor.detach().cpu().contiguous().clone()

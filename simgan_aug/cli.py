@@ -1,7 +1,7 @@
 """The command line: each command reads its options, calls one function, and says what came of it.
 
-Exit codes: 0 done; 1 the work failed (a loss is not finite, the disk is full); 2 the user can mend it;
-130 interrupted.
+Exit codes: 0 done; 1 the work failed (a loss is not finite, the disk is full); 2 the user can mend
+it; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ def train(
 def refine(annotations: tuple[Path, ...], images: Path | None, out: Path, **settings: Any) -> None:
     """Refine a COCO data set; annotations are copied byte for byte.
 
-    The images land in OUT/images, each annotation file in OUT, last of all. The same command after an
-    interruption goes on.
+    The images land in OUT/images, each annotation file in OUT, last of all. The same command
+    after an interruption goes on.
     """
     from simgan_aug.dataset import RefineJob, image_folder
     from simgan_aug.progress import Interrupted, track
@@ -221,7 +221,7 @@ def _resumed(
     real: Path | None,
     settings: dict[str, Any],
 ) -> tuple[Any, Any, str]:
-    """Config, inputs and licence of a run that goes on; data may have moved, and more steps be asked for."""
+    """Config, inputs and licence of a run that goes on; its data may have moved."""
     from simgan_aug.config import parse
     from simgan_aug.run import Inputs
 

@@ -17,6 +17,9 @@ import numpy as np
 
 from simgan_aug.errors import ConfigError, DataError, did_you_mean
 
+MAX_OUTLINE = 2**22
+"""Px around a polygon; a longer one is a mistake."""
+
 Array = np.ndarray[Any, Any]
 _T = TypeVar("_T")
 
@@ -96,7 +99,11 @@ def inside(folder: Path, name: str) -> Path:
     if not name or "\0" in name or "\\" in name:
         raise DataError(f"file_name {name!r} is not a relative path with forward slashes")
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        contained = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError) as error:  # a loop of links, a lone surrogate
+        raise DataError(f"file_name {name!r} is no usable path: {error}") from None
+    if not contained or Path(name).is_absolute():
         raise DataError(f"file_name {name!r} leads out of {folder}; copy the image into it")
     return path
 
@@ -105,29 +112,20 @@ def mask_of(annotation: Annotation, height: int, width: int) -> Array:
     """Where an annotation lies, (height, width) bool: its mask, else its box.
 
     Raises:
-        DataError: a segmentation that pycocotools cannot decode, or neither mask nor box.
+        DataError: a segmentation or a box that makes no sense, or neither of them.
     """
-    from pycocotools import mask as rle
-
     shape = annotation.segmentation
     try:
         if isinstance(shape, Mapping):
-            counts = shape["counts"]
-            packed = rle.frPyObjects(shape, height, width) if isinstance(counts, list) else shape
-            decoded = rle.decode(packed)
-        elif shape:
-            decoded = rle.decode(rle.merge(rle.frPyObjects(shape, height, width)))
-        else:
-            return _box(annotation, height, width)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+            return _runs(shape, height, width)
+        if shape:
+            return _polygons(shape, height, width)
+        return _box(annotation.bbox, height, width)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError(
-            f"image {annotation.image_id}: a segmentation cannot be decoded: {error}"
+            f"image {annotation.image_id}: an annotation cannot be decoded: {reason}"
         ) from None
-    if decoded.shape != (height, width):
-        raise DataError(
-            f"image {annotation.image_id}: expected a mask of {height}x{width}, got {decoded.shape}"
-        )
-    return np.asarray(decoded, dtype=bool)
 
 
 def weight_map(
@@ -171,13 +169,60 @@ def check_weights(weights: Mapping[str, float], categories: Mapping[int | str, s
             )
 
 
-def _box(annotation: Annotation, height: int, width: int) -> Array:
-    if annotation.bbox is None or len(annotation.bbox) != 4:
-        raise DataError(
-            f"image {annotation.image_id}: an annotation has neither a segmentation nor a bbox "
-            "of four numbers"
-        )
-    x, y, w, h = annotation.bbox
+def _runs(shape: Mapping[str, Any], height: int, width: int) -> Array:
+    """An RLE, checked, which pycocotools does not: it reads past its memory or dies."""
+    counts = shape["counts"]
+    runs = _counts(counts) if isinstance(counts, str) else list(counts)
+    if list(shape["size"]) != [height, width]:
+        raise ValueError(f"expected a mask of {[height, width]}, got size {shape['size']}")
+    if any(type(run) is not int or run < 0 for run in runs) or sum(runs) != height * width:
+        raise ValueError(f"counts must be whole numbers that add up to {height * width}")
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T
+
+
+def _counts(packed: str) -> list[int]:
+    """Counts from COCO's string: 5 bits a character, low first; from the 4th on, differences."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in packed:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64:
+            raise ValueError(f"counts have an impossible character {character!r}")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:  # the last character of this count
+            value -= (bits & 16) << (shift - 4)  # its sign
+            counts.append(value + counts[-2] if len(counts) > 2 else value)
+            value = shift = 0
+    if shift:
+        raise ValueError("counts end in the middle of a number")
+    return counts
+
+
+def _polygons(parts: Any, height: int, width: int) -> Array:
+    """The union of polygons; one of less than three points has no area."""
+    from pycocotools import mask as rle
+
+    if not isinstance(parts, list) or not all(isinstance(part, list) for part in parts):
+        raise TypeError("expected an RLE or a list of polygons, each a list of numbers")
+    corners = [np.asarray(part, dtype=np.float64) for part in parts if len(part) >= 6]
+    if not corners:
+        return np.zeros((height, width), dtype=bool)
+    for part in corners:
+        x, y = part[: len(part) // 2 * 2].reshape(-1, 2).T
+        with np.errstate(all="ignore"):
+            around = np.maximum(abs(x - np.roll(x, 1)), abs(y - np.roll(y, 1))).sum()
+        if not around < MAX_OUTLINE:  # nor NaN: pycocotools allocates by it and dies
+            raise ValueError(f"a polygon has an outline of {around:g} px")
+    union = rle.merge(rle.frPyObjects(corners, height, width))
+    return _runs({**union, "counts": union["counts"].decode()}, height, width)
+
+
+def _box(bbox: list[float] | None, height: int, width: int) -> Array:
+    if bbox is None or len(bbox) != 4:
+        raise ValueError("it has neither a segmentation nor a bbox of four numbers")
+    x, y, w, h = bbox
     mask = np.zeros((height, width), dtype=bool)
     left, top = max(0, int(np.floor(x))), max(0, int(np.floor(y)))
     mask[top : max(0, int(np.ceil(y + h))), left : max(0, int(np.ceil(x + w)))] = True

@@ -62,16 +62,18 @@ class Regularization:
             f"reduction must be 'mean' or 'paper_sum', got {self.reduction!r}",
         )
         for name, factor in self.labels.items():
-            _require(0 <= factor < float("inf"), f"labels.{name} must be 0 or more, got {factor}")
+            _require(0 <= factor <= 10_000, f"labels.{name} must lie in [0, 10000], got {factor}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tone:
-    """The tone step before the network: match the image to the colours of a real photo."""
+    """The tones of real photos, one of which is drawn per image by its seed."""
 
     photos: int = 64
-    """Real photos whose tone is kept in the checkpoint, one drawn per image by its seed; 0: no
-    tone step."""
+    """Real photos whose tone is kept in the checkpoint; 0: none."""
+    match: bool = True
+    """Match each image's histogram to the tone before the network sees it; else only a network that
+    takes a reference sees the tone."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -166,6 +168,7 @@ class Training:
             _require(
                 getattr(self, name) >= 0, f"{name} must be 0 or more, got {getattr(self, name)}"
             )
+        _require(self.seed < 2**64, f"seed must be less than 2^64, got {self.seed}")
         for name in ("refiner_updates", "discriminator_updates"):
             _require(
                 getattr(self, name) >= 1, f"{name} must be 1 or more, got {getattr(self, name)}"
@@ -254,7 +257,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot read the config file: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # a path with a NUL, bad UTF-8, bad TOML
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
     return parse(raw, source=str(path))
 
@@ -269,7 +272,10 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
     preset = tables.pop("preset", "default")
     if not isinstance(preset, str):
         raise ConfigError(f"{source}: preset must be a name, got {preset!r}")
-    base = load_preset(preset) if preset != "default" else Config()
+    try:
+        base = load_preset(preset)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: preset: {error}") from None
     sections = {section.name: getattr(base, section.name) for section in dataclasses.fields(Config)}
     for name, table in tables.items():
         if name not in sections:

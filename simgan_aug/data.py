@@ -25,6 +25,7 @@ from simgan_aug.config import Data
 from simgan_aug.errors import DataError
 from simgan_aug.imagefile import SUFFIXES, read_image
 from simgan_aug.pixels import LUMA, Pixels
+from simgan_aug.training import Batch
 
 Array = np.ndarray[Any, Any]
 
@@ -71,7 +72,9 @@ def read_synthetic(
         return source
     labels = coco.read_labels(annotations)
     coco.check_weights(label_weights, labels.categories)
-    by_name = {image.file_name: labels.by_image.get(image.id, []) for image in listed}
+    by_name: dict[str, list[coco.Annotation]] = {name: [] for name in names}
+    for image in listed:  # a file may be listed under several ids
+        by_name[image.file_name] += labels.by_image.get(image.id, [])
     weights = [
         coco.weight_map(by_name[name], labels.categories, label_weights, *image.shape[:2]).astype(
             np.float16
@@ -89,7 +92,10 @@ def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Sourc
             synthetic ones.
     """
     names = list_images(folder)
-    sizes = "\n".join(f"{name}\t{(folder / name).stat().st_size}" for name in names)
+    try:
+        sizes = "\n".join(f"{name}\t{(folder / name).stat().st_size}" for name in names)
+    except OSError as error:  # a link to nowhere
+        raise DataError(f"{error.filename}: cannot read the image: {error.strerror}") from None
     shorter = (
         int(np.median([min(image.shape[:2]) for image in synthetic.images]))
         if config.match_size
@@ -126,48 +132,46 @@ def list_images(folder: Path) -> list[str]:
 
 
 class Crops:
-    """Random crops of a source, batch by number; tone-matched where there is a bank.
+    """Random crops of a source, batch by number.
 
     Args:
         source: decoded images.
         config: crop size, scale, flip.
         batch_size: images a batch.
         seed: of all draws.
-        bank: (K, C, Q) tones; None: images stay as they are.
+        bank: (K, C, Q) tones; each crop gets one of them as its reference. None: its own image's
+            tone, as is right for real photos.
+        match: match each crop to its reference; the curve is that of its whole image.
     """
 
     def __init__(
-        self, source: Source, config: Data, batch_size: int, seed: int, bank: Tensor | None = None
+        self,
+        source: Source,
+        config: Data,
+        batch_size: int,
+        seed: int,
+        bank: Tensor | None = None,
+        match: bool = False,
     ) -> None:
-        self.source, self.config, self.batch_size, self.seed, self.bank = (
-            source,
-            config,
-            batch_size,
-            seed,
-            bank,
-        )
+        self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
+        self.bank, self.match = bank, match
         self._histograms: dict[int, Tensor] = {}
 
-    def batches(self, start: int = 0) -> Iterator[tuple[Tensor, Tensor | None, Tensor | None]]:
-        """Endless batches from number `start`.
-
-        Returns:
-            images (B, C, H, W) in [-1, 1]; weights (B, 1, H, W) or None; references (B, C, Q) in
-            [-1, 1] or None.
-        """
+    def batches(self, start: int = 0) -> Iterator[Batch]:
+        """Endless batches from number `start`."""
         number = start
         while True:
             rng = np.random.default_rng([self.seed, number])
             drawn = [self._crop(rng) for _ in range(self.batch_size)]
             images, weights, references = (list(column) for column in zip(*drawn, strict=True))
-            yield (
-                torch.stack(images) * 2 - 1,
-                _stacked(weights),
-                _stacked(references, scale=2, shift=-1),
+            yield Batch(
+                images=torch.stack(images) * 2 - 1,
+                weights=None if weights[0] is None else torch.stack(weights),
+                reference=torch.stack(references) * 2 - 1,
             )
             number += 1
 
-    def _crop(self, rng: np.random.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _crop(self, rng: np.random.Generator) -> tuple[Tensor, Tensor | None, Tensor]:
         index = int(rng.integers(len(self.source.images)))
         image = self.source.images[index]
         rows, columns = self._window(image.shape[0], image.shape[1], rng)
@@ -177,13 +181,11 @@ class Crops:
         if self.source.weights is not None:
             weights = self._cut(self.source.weights[index][..., None], rows, columns, mirrored)
         if self.bank is None:
-            return crop, weights, None
+            return crop, weights, tone.quantiles(self._histogram(index))
         reference = self.bank[int(rng.integers(len(self.bank)))]
-        return (
-            tone.apply_curve(crop, tone.tone_curve(self._histogram(index), reference)),
-            weights,
-            reference,
-        )
+        if self.match:
+            crop = tone.apply_curve(crop, tone.tone_curve(self._histogram(index), reference))
+        return crop, weights, reference
 
     def _window(self, height: int, width: int, rng: np.random.Generator) -> tuple[slice, slice]:
         """A window of the image that becomes the crop when it is resized by the drawn scale."""
@@ -301,10 +303,6 @@ def _unit(pixels: Array) -> Tensor:
     if pixels.dtype == np.float16:
         return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 0)
     return Pixels(pixels, pixels.shape[2]).colour()[0]
-
-
-def _stacked(values: list[Any], scale: float = 1, shift: float = 0) -> Tensor | None:
-    return None if values[0] is None else torch.stack(values) * scale + shift
 
 
 __all__ = ["Crops", "Source", "list_images", "read_real", "read_synthetic", "tone_bank"]

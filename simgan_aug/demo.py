@@ -46,7 +46,8 @@ def run(
     job = Run(
         config, inputs, out / "run", licence="CC BY 2.0 and CC BY-SA 4.0; see examples/data/hands"
     )
-    yield f"training {job.total} steps on {len(job.synthetic.images)} rendered and {len(job.real.images)} real hands"
+    sides = len(job.synthetic.images), len(job.real.images)
+    yield f"training {job.total} steps on {sides[0]} rendered and {sides[1]} real hands"
     follow(job, out / "run")
     refiner = out / "run" / REFINER
     done = refine([inputs.annotations], inputs.images, refiner, out / "refined")
@@ -80,7 +81,8 @@ def _report(numbers: dict[str, Any]) -> Iterator[str]:
     yield "distance (KID, random features; 95% interval; lower is nearer):"
     for name, (value, low, high) in numbers["distance"].items():
         yield f"  {name:18} {value:8.3f}  [{low:.3f}, {high:.3f}]"
-    yield f"mean change: {numbers['mean_change_grey_levels']} grey levels; whole demo: {numbers['seconds']} s"
+    yield f"mean change: {numbers['mean_change_grey_levels']} grey levels"
+    yield f"whole demo: {numbers['seconds']} s"
 
 
 def _images(folder: Path) -> list[np.ndarray[Any, Any]]:
@@ -93,7 +95,8 @@ def _shipped() -> Path:
         if (folder / "synthetic.json").is_file():
             return folder
     raise DataError(
-        f"the hands sample is not in {SHIPPED}: run this in a clone of the repository, or say --data DIR"
+        f"the hands sample is not in {SHIPPED}: run this in a clone of the repository, or say "
+        "--data DIR"
     )
 
 

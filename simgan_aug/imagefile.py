@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import tempfile
+import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from simgan_aug.errors import ImageError, OutputError
 
@@ -38,14 +38,15 @@ class ImageFile:
     format: str
     """One of `FORMATS`: what the file is, whatever its name says."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments for Pillow's `save`: exif, icc_profile, dpi, pnginfo, when present."""
+    """Keyword arguments for Pillow's `save`: exif, icc_profile, dpi, pnginfo, tiffinfo, when
+    present."""
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ImageFile:
     """Decode one file.
 
     Grey, grey with alpha, RGB and RGBA come as they are, 16-bit grey as uint16; palettes become
-    RGB or RGBA, CMYK becomes RGB.
+    RGB or RGBA, CMYK becomes RGB, a colour that a PNG declares clear becomes alpha.
 
     Raises:
         ImageError: the file is missing, damaged, of another format, larger than `max_pixels`, of
@@ -54,17 +55,21 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path, formats=FORMATS) as image:
+            # Not by its name, which Pillow would map into memory, where it garbles a turned TIFF.
+            with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 _check(image, path, max_pixels)
-                kind, metadata = str(image.format), _metadata(image)
-                return ImageFile(_pixels(image, path), kind, metadata)
+                kind, orientation = str(image.format), _orientation(image)
+                pixels = _UNTURNED[orientation](_pixels(image, path))
+                return ImageFile(pixels, kind, _metadata(image, orientation))
     except ImageError:
         raise
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file") from None
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: {error}") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except UnidentifiedImageError:
+        raise ImageError(f"{path}: not a readable image ({', '.join(FORMATS)})") from None
+    except Exception as error:  # of a damaged TIFF Pillow makes KeyError, TypeError, SystemError
         raise ImageError(f"{path}: not a readable image ({', '.join(FORMATS)}): {error}") from None
 
 
@@ -96,30 +101,25 @@ def write_atomically(path: Path, content: bytes) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path) as (handle, name):
-            with os.fdopen(handle, "wb") as file:
+        with _temporary(path) as name:
+            with name.open("xb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(path)
+            name.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 @contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[tuple[int, str]]:
-    handle, name = tempfile.mkstemp(prefix=".simgan-", suffix=".tmp", dir=path.parent)
+def _temporary(path: Path) -> Iterator[Path]:
+    """A name beside a file, of which nothing is left at the end."""
+    name = path.with_name(f".simgan-{secrets.token_hex(8)}.tmp")
     try:
-        yield handle, name
+        yield name
     finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        with contextlib.suppress(OSError):  # what kept us from writing is the error to report
+            name.unlink(missing_ok=True)
 
 
 def _check(image: Image.Image, path: str | os.PathLike[str], max_pixels: int) -> None:
@@ -154,17 +154,41 @@ def _tiles(image: Image.Image) -> list[Any]:
     return list(getattr(image, "tile", []))
 
 
-def _metadata(image: Image.Image) -> dict[str, Any]:
-    found = {key: image.info[key] for key in ("exif", "icc_profile", "dpi") if image.info.get(key)}
+_UNTURNED: dict[int, Callable[[Array], Array]] = {
+    1: lambda pixels: pixels,
+    2: np.fliplr,
+    3: lambda pixels: np.rot90(pixels, 2),
+    4: np.flipud,
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: np.rot90,
+    7: lambda pixels: np.rot90(pixels.swapaxes(0, 1), 2),
+    8: lambda pixels: np.rot90(pixels, -1),
+}  # by TIFF orientation, which Pillow applies while it decodes; for no other format does it so
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation that Pillow will apply to the pixels."""
+    found = image.tag_v2.get(274) if image.format == "TIFF" else 1  # type: ignore[attr-defined]
+    return found if found in _UNTURNED else 1
+
+
+def _metadata(image: Image.Image, orientation: int) -> dict[str, Any]:
+    """What the file said beside its pixels; after they are decoded, for a PNG may say it last."""
+    found = {key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)}
+    dpi = [float(value) for value in image.info.get("dpi", ())]
+    if len(dpi) == 2 and all(0 < value < 2**16 for value in dpi):  # what every format can hold
+        found["dpi"] = tuple(dpi)
+    if orientation != 1:
+        found["tiffinfo"] = {274: orientation}
+    if image.mode == "CMYK":  # its colour profile does not fit the RGB that comes out
+        found.pop("icc_profile", None)
     if image.format == "BMP":
         found = {key: value for key, value in found.items() if key == "dpi"}
     texts = getattr(image, "text", None) if image.format == "PNG" else None
     if texts:
         info = PngImagePlugin.PngInfo()
         for key, value in texts.items():
-            info.add_itxt(key, value) if isinstance(value, PngImagePlugin.iTXt) else info.add_text(
-                key, value
-            )
+            info.add_text(key, value)
         found["pnginfo"] = info
     return found
 
@@ -175,6 +199,8 @@ def _pixels(image: Image.Image, path: str | os.PathLike[str]) -> Array:
         return np.array(image).astype(np.uint16)
     if mode == "I" and image.format == "PNG":  # Pillow's older name for 16-bit grey
         return np.array(image).astype(np.uint16)
+    if mode in ("1", "L", "RGB") and "transparency" in image.info:  # one colour that is clear
+        return np.array(image.convert("RGBA" if mode == "RGB" else "LA"))
     if mode == "1":
         return np.array(image.convert("L"))
     if mode in ("P", "PA"):

@@ -25,7 +25,8 @@ class ImageRefiner:
     Args:
         network: a refiner; see `simgan_aug.networks.contract`.
         channels: colour channels that the network takes.
-        bank: (K, channels, Q) tones of real photos in [0, 1]; None: no tone step.
+        bank: (K, channels, Q) tones of real photos in [0, 1]; None: no tone step, no reference.
+        match: match each image to its tone before the network; else only the network sees the tone.
         device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
         max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
             halo, which changes no grey level.
@@ -38,6 +39,8 @@ class ImageRefiner:
         network: nn.Module,
         channels: int,
         bank: Tensor | None = None,
+        match: bool = True,
+        *,
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
         precision: str = "fp32",
@@ -50,6 +53,7 @@ class ImageRefiner:
         self.network = network.to(self.device).eval().requires_grad_(False)
         self.channels = channels
         self.bank = None if bank is None else bank.to(self.device)
+        self.match = match
         self.max_workspace_mb = max_workspace_mb
         self.precision = precision
         self.provenance: dict[str, Any] = {}
@@ -73,7 +77,13 @@ class ImageRefiner:
 
         loaded = checkpoint.load(path)
         refiner = cls(
-            loaded.network, loaded.channels, loaded.bank, device, max_workspace_mb, precision
+            loaded.network,
+            loaded.channels,
+            loaded.bank,
+            loaded.config.tone.match,
+            device=device,
+            max_workspace_mb=max_workspace_mb,
+            precision=precision,
         )
         refiner.provenance = loaded.provenance
         return refiner
@@ -133,6 +143,8 @@ class ImageRefiner:
         if self.bank is None:
             return colour, None
         references = torch.stack([tone.pick(self.bank, seed) for seed in seeds])  # (N, C, Q)
+        if not self.match:
+            return colour, references * 2 - 1
         toned = [
             tone.apply_curve(image, tone.tone_curve(tone.histogram(image), reference))
             for image, reference in zip(colour, references, strict=True)

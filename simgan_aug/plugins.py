@@ -81,7 +81,7 @@ class Registry:
             if not _disabled(entry.name):
                 self._load(entry)
 
-    def build(self, kind: str, name: str, **options: Any) -> Any:
+    def build(self, kind: str, name: str, /, **options: Any) -> Any:
         """A part made by its factory.
 
         Raises:
@@ -145,7 +145,7 @@ class Registry:
             )
             self._check_names(plugin.module)
             offered = {kind: self._offered(plugin, kind, hook) for kind, hook in _HOOKS.items()}
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(plugin, _describe(error))
             return
         for kind, factories in offered.items():
@@ -187,8 +187,8 @@ class Registry:
             )
 
     def _fail(self, plugin: Plugin, error: str) -> None:
-        if plugin.module is not None and self.manager.is_registered(plugin.module):
-            self.manager.unregister(plugin.module)
+        if self.manager.has_plugin(plugin.name):
+            self.manager.unregister(name=plugin.name)
         plugin.error = error
         self.plugins[plugin.name] = plugin
         message = (
@@ -215,7 +215,7 @@ def parts(kind: str) -> Mapping[str, RegisteredPart]:
     return registry().parts[kind]
 
 
-def build(kind: str, name: str, **options: Any) -> Any:
+def build(kind: str, name: str, /, **options: Any) -> Any:
     """See `Registry.build`."""
     return registry().build(kind, name, **options)
 
@@ -247,7 +247,10 @@ def _describe(error: BaseException) -> str:
 
 def _checked(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> dict[str, Any]:
     """The options, held against the factory's signature and annotations."""
-    parameters = inspect.signature(make).parameters
+    try:
+        parameters = inspect.signature(make).parameters
+    except ValueError:  # of some built-in types there is no signature
+        return dict(options)
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
         return dict(options)
     hints = _hints(make)

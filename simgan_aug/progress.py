@@ -17,7 +17,7 @@ LINE_EVERY = 10.0
 """Seconds between two lines where the output is no terminal."""
 
 
-class Interrupted(Exception):  # noqa: N818 (no error: the user's wish)
+class Interrupted(Exception):
     """The user pressed Ctrl-C; the work was ended in order."""
 
 
@@ -71,7 +71,7 @@ def track(
 
 
 class _Wish:
-    """Ctrl-C as a wish while it is entered; from a thread that gets no signals it stays as it was."""
+    """Ctrl-C as a wish while it is entered; in a thread, which gets no signals, it does nothing."""
 
     def __init__(self, console: Console) -> None:
         self.given = False

@@ -1,9 +1,9 @@
 """How far from real? A distance between two sets of images, needing no downloaded weights.
 
 KID (Binkowski et al., arXiv:1801.01401): the unbiased squared MMD with a cubic kernel, here on
-features from random filters of a fixed seed. It ranks; its unit means nothing, so it is printed beside the
-floor (real against real) and the ceiling (synthetic against real). It rewards drift of labels as
-readily as realism: never read it alone.
+features from random filters of a fixed seed. It ranks; its unit means nothing, so it is printed
+beside the floor (real against real) and the ceiling (synthetic against real). It rewards drift of
+labels as readily as realism: never read it alone.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def features(images: Sequence[Array], channels: int) -> Tensor:
 
 
 def kid(first: Tensor, second: Tensor, resamples: int = 200, seed: int = 0) -> Distance:
-    """The distance of two sets of features, (N, F) and (M, F), scaled to unit variance of the second.
+    """The distance of two sets of features, (N, F) and (M, F), in deviations of the second.
 
     Raises:
         DataError: fewer than 8 images on a side.

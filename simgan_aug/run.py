@@ -28,7 +28,7 @@ from simgan_aug.imagefile import write_atomically
 from simgan_aug.inference import ImageRefiner, resolve_device
 from simgan_aug.losses import self_regularization
 from simgan_aug.preview import preview
-from simgan_aug.training import Batch, Regularization, Step, TrainingState, train
+from simgan_aug.training import Regularization, Step, TrainingState, train
 
 REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
 SAVE_EVERY = 200
@@ -144,7 +144,9 @@ class Run:
     def preview(self) -> PilImage.Image:
         """Synthetic over refined over real, with the present average; no contrast is stretched."""
         network, training = self.state.averaged, self.state.averaged.training
-        refiner = ImageRefiner(network, self.synthetic.channels, self.bank, self.device)
+        refiner = ImageRefiner(
+            network, self.synthetic.channels, self.bank, self.config.tone.match, device=self.device
+        )
         picture = preview(refiner, self.synthetic.images, self.real.images)
         network.train(training).requires_grad_(True)
         return picture
@@ -173,20 +175,16 @@ class Run:
         training = self.config.training
         loss = plugins.build("loss", self.config.loss.name, **self.config.loss.options)
         seeds = (training.seed * 2, training.seed * 2 + 1)
-        synthetic = data.Crops(
-            self.synthetic, self.config.data, training.batch_size, seeds[0], self.bank
-        )
-        real = data.Crops(self.real, self.config.data, training.batch_size, seeds[1])
+        size, match = training.batch_size, self.config.tone.match
+        synthetic = data.Crops(self.synthetic, self.config.data, size, seeds[0], self.bank, match)
+        real = data.Crops(self.real, self.config.data, size, seeds[1])
         return train(
             self.state.refiner,
             self.state.discriminator,
             loss,
             regularization(self.config),
-            (
-                Batch(images=i, weights=w, reference=r)
-                for i, w, r in synthetic.batches(self.state.synthetic_batches)
-            ),
-            (images for images, _, _ in real.batches(self.state.real_batches)),
+            synthetic.batches(self.state.synthetic_batches),
+            real.batches(self.state.real_batches),
             training,
             self.state,
         )

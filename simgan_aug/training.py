@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from simgan_aug.config import Training
-from simgan_aug.errors import TrainingError
+from simgan_aug.errors import ConfigError, TrainingError
 from simgan_aug.history import HistoryBuffer
 from simgan_aug.losses import AdversarialLoss
-from simgan_aug.networks.contract import condition
+from simgan_aug.networks.contract import condition, with_tone
 
 Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(refined, synthetic, weights) -> the weighted term of eq. 1, a scalar."""
@@ -28,14 +28,14 @@ Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Synthetic images with what belongs to them."""
+    """Images of either side with what belongs to them."""
 
     images: Tensor
     """(B, C, H, W) in [-1, 1]."""
     weights: Tensor | None = None
     """(B, 1, H, W), how much a pixel's change counts; None: 1 everywhere."""
     reference: Tensor | None = None
-    """(B, C, Q), the tone of the real photo that each image was matched to, in [-1, 1]."""
+    """(B, C, Q) in [-1, 1]: of a synthetic image the tone it is to take, of a real one its own."""
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device, images in channels_last memory."""
@@ -137,7 +137,7 @@ def train(
     loss: AdversarialLoss,
     regularization: Regularization,
     synthetic: Iterator[Batch],
-    real: Iterator[Tensor],
+    real: Iterator[Batch],
     config: Training,
     state: TrainingState | None = None,
 ) -> Iterator[Step]:
@@ -148,8 +148,8 @@ def train(
             offer.
         loss: the two adversarial terms.
         regularization: lambda times the self-regularization.
-        synthetic, real: endless batches of `config.batch_size` images of one size, the real ones
-            (B, C, H, W) in [-1, 1].
+        synthetic, real: endless batches of `config.batch_size` images of one size; weights of real
+            ones are not used.
         config: see `Training`.
         state: where to go on; None: from the start.
 
@@ -188,7 +188,7 @@ class _Players:
         loss: AdversarialLoss,
         regularization: Regularization,
         synthetic: Iterator[Batch],
-        real: Iterator[Tensor],
+        real: Iterator[Batch],
         config: Training,
     ) -> None:
         self.state, self.loss, self.regularization = state, loss, regularization
@@ -213,10 +213,9 @@ class _Players:
         with self._frozen(self.state.discriminator), self._autocast():
             refined = self._refine(batch)
             if adversarial:
-                real = (
-                    self._next_real() if getattr(self.loss, "pairs_real", False) else batch.images
-                )
-                losses["adversarial"] = self.loss.refiner(self.state.discriminator, refined, real)
+                shown = self._shown(refined, batch.reference)
+                real = self._next_real() if getattr(self.loss, "pairs_real", False) else shown
+                losses["adversarial"] = self.loss.refiner(self.state.discriminator, shown, real)
             losses["regularization"] = self.regularization(refined, batch.images, batch.weights)
         return self._descend("refiner", losses)
 
@@ -225,7 +224,7 @@ class _Players:
         batch, real = self._next_synthetic(), self._next_real()
         with torch.no_grad(), self._autocast():
             refined = self._refine(batch)
-        refined = self.state.history.mix(refined, self.draws)
+        refined = self._mixed(refined, batch.reference)
         with self._autocast():
             losses = {
                 "discriminator": self.loss.discriminator(self.state.discriminator, refined, real)
@@ -262,7 +261,30 @@ class _Players:
 
     def _next_real(self) -> Tensor:
         self.state.real_batches += 1
-        return _to(next(self.real), self.device)
+        batch = next(self.real).to(self.device)
+        return self._shown(batch.images, batch.reference)
+
+    def _mixed(self, refined: Tensor, reference: Tensor | None) -> Tensor:
+        """Half from the history, as the discriminator sees it; a tone stays with its image."""
+        if reference is None or not self._is_toned():
+            return self.state.history.mix(refined, self.draws)
+        packed = torch.cat([refined.flatten(1), reference.flatten(1)], dim=1)
+        packed, values = self.state.history.mix(packed, self.draws), refined[0].numel()
+        images, tones = packed[:, :values].view_as(refined), packed[:, values:].view_as(reference)
+        return self._shown(images, tones)
+
+    def _shown(self, images: Tensor, reference: Tensor | None) -> Tensor:
+        """Images as the discriminator sees them: with their tone, if it takes one."""
+        if not self._is_toned():
+            return images
+        if reference is None:
+            raise ConfigError(
+                "this discriminator takes a reference photo's tone: set tone.photos to 1 or more"
+            )
+        return with_tone(images, reference)
+
+    def _is_toned(self) -> bool:
+        return bool(getattr(self.state.discriminator, "takes_reference", False))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

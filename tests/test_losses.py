@@ -70,7 +70,9 @@ def test_the_refiners_loss_is_eq_4_as_printed(shape, seed, weight):
 
     printed = -(1 - probabilities(refined)).log().sum()
     printed += weight * (refined.double() - synthetic.double()).abs().sum()
-    assert (adversarial + weight * regularization).item() == pytest.approx(printed.item(), rel=1e-4, abs=1e-4)
+    assert (adversarial + weight * regularization).item() == pytest.approx(
+        printed.item(), rel=1e-4, abs=1e-4
+    )
 
 
 @settings(deadline=None, max_examples=50)
@@ -224,7 +226,10 @@ def test_the_relativistic_terms_are_each_others_mirror():
 
 @settings(deadline=None, max_examples=30)
 @given(
-    batch=st.integers(1, 3), patch=st.integers(1, 4), across=st.integers(1, 4), scale=st.floats(0, 3)
+    batch=st.integers(1, 3),
+    patch=st.integers(1, 4),
+    across=st.integers(1, 4),
+    scale=st.floats(0, 3),
 )
 def test_the_gradient_penalty_of_a_linear_critic_is_its_squared_norm(batch, patch, across, scale):
     kernel = drawn((1, 2, patch, patch), seed=0) * scale

@@ -60,7 +60,7 @@ def measured_field(network, side, axis):
         out = awake(network).double().eval()(images)
     reached = out[:, 0, out.shape[2] // 2, out.shape[3] // 2].isnan().nonzero().flatten()
     first, last = int(reached[0]), int(reached[-1])
-    assert 0 < first  # else the image was too small to tell
+    assert first > 0  # else the image was too small to tell
     assert last < side - 1
     assert len(reached) == last - first + 1
     return len(reached)

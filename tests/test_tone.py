@@ -126,14 +126,25 @@ def test_the_identity_curve_changes_nothing():
     assert torch.allclose(tone.apply_curve(image, curve), image, atol=1e-6)
 
 
-def test_a_curve_is_linear_between_its_knots():
+def test_a_curve_is_met_at_its_knots_and_rises_between_them():
     curve = torch.zeros(1, tone.LEVELS)
-    curve[0, 101] = 1.0
-    image = torch.tensor([100.0, 100.25, 100.75, 101.0]).view(1, 2, 2) / 255
+    curve[0, 101:] = 1.0
+    image = torch.tensor([99.0, 100.0, 100.25, 100.75, 101.0, 102.0]).view(1, 2, 3) / 255
 
     values = tone.apply_curve(image, curve).flatten()
 
-    assert torch.allclose(values, torch.tensor([0.0, 0.25, 0.75, 1.0]), atol=1e-4)
+    assert torch.allclose(values[[0, 1, 4, 5]], torch.tensor([0.0, 0.0, 1.0, 1.0]), atol=1e-4)
+    assert (values.diff() >= -1e-4).all()
+
+
+def test_a_smooth_curve_keeps_more_levels_than_it_has_knots():
+    image = torch.linspace(0.2, 0.8, 5000).view(1, 50, 100)
+    curve = torch.linspace(0, 1, tone.LEVELS)[None] ** 2
+
+    toned = tone.apply_curve(image, curve)
+
+    assert torch.allclose(toned, image**2, atol=0.5 / 255)
+    assert len(toned.unique()) > 2 * tone.LEVELS
 
 
 @settings(deadline=None, max_examples=50)

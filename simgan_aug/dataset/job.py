@@ -2,7 +2,7 @@
 
 OUT/images/<file_name>   refined, under the names and in the formats that they had
 OUT/<annotations>.json   byte for byte, and only when every image is there
-OUT/run.json             what the images were made from; a rerun with the same goes on, another is refused
+OUT/run.json             what the images were made from; the same job goes on, another is refused
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class RefineJob:
         annotations: COCO files; they may share images. Their base names must differ.
         images: folder that `file_name`s are relative to; it is only read.
         refiner: checkpoint.
-        out: folder of the result, apart from `images`; new, empty, or of an interrupted run of the same job.
+        out: folder of the result, apart from `images`; new, empty, or of an interrupted run of
+            the same job.
         strength: share of the change, in [0, 1].
         seed: with an image's name it draws that image's noise and reference photo.
         device: "auto" or what `torch.device` takes.
@@ -91,7 +92,7 @@ class RefineJob:
         Stopping the iteration leaves a folder that a later run completes.
 
         Raises:
-            ImageError: an image is unreadable, of a wrong size or of a kind the refiner does not take.
+            ImageError: an image is unreadable, of a wrong size or of a kind not taken.
             OutputError: a file cannot be written.
         """
         write_atomically(self.out / INFO, _json(self.info))
@@ -103,7 +104,7 @@ class RefineJob:
             write_atomically(self.out / name, path.read_bytes())
 
     def remaining(self) -> list[coco.CocoImage]:
-        """Images without a file in the result yet; files appear whole, so one that is there is done."""
+        """Images without a file in the result; files appear whole, so one that is there is done."""
         return [image for image in self.planned if not self._target(image).exists()]
 
     def _target(self, image: coco.CocoImage) -> Path:
@@ -144,7 +145,8 @@ class RefineJob:
             )
         if before is not None and before != json.loads(_json(self.info)):
             raise ConfigError(
-                f"{self.out} was begun with another refiner, other annotations or settings; choose another --out"
+                f"{self.out} was begun with another refiner, other annotations or settings; "
+                "choose another --out"
             )
 
 
@@ -179,8 +181,8 @@ def _plan(annotations: Sequence[Path], images: Path) -> list[coco.CocoImage]:
     missing = [name for name in listed if not coco.inside(images, name).is_file()]
     if missing:
         raise DataError(
-            f"{len(missing)} of {len(listed)} images are missing in {images}, the first is {missing[0]!r}; "
-            "say with --images where they lie"
+            f"{len(missing)} of {len(listed)} images are missing in {images}, the first is "
+            f"{missing[0]!r}; say with --images where they lie"
         )
     return list(listed.values())
 
@@ -202,7 +204,7 @@ def _check_apart(images: Path, out: Path) -> None:
     source, target = images.resolve(), out.resolve()
     if source.is_relative_to(target) or target.is_relative_to(source):
         raise ConfigError(
-            f"{out} and {images} overlap; the input is never modified: choose an --out outside of it"
+            f"{out} and {images} overlap; the input is never changed: choose an --out apart from it"
         )
 
 

@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError
 
@@ -36,6 +38,21 @@ def condition(
             )
         wanted["reference"] = reference
     return wanted
+
+
+TONE_LEVELS = 8
+"""Quantiles per channel that a network sees of a photo's tone."""
+
+
+def tone_levels(reference: Tensor) -> Tensor:
+    """The tone that a network sees: (B, C, Q) quantiles -> (B, C * TONE_LEVELS)."""
+    return F.adaptive_avg_pool1d(reference, TONE_LEVELS).flatten(1)
+
+
+def with_tone(images: Tensor, reference: Tensor) -> Tensor:
+    """Images with a tone beside them as flat channels: (B, C + C * TONE_LEVELS, H, W)."""
+    flat = tone_levels(reference)[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    return torch.cat([images, flat], dim=1)
 
 
 def halo(refiner: nn.Module) -> int | None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from simgan_aug.errors import ConfigError
-from simgan_aug.networks.contract import check_between
+from simgan_aug.networks.contract import TONE_LEVELS, check_between
 
 
 class PaperPatch(nn.Module):
@@ -59,17 +59,28 @@ class Patch(nn.Module):
         channels: of the image.
         features: of the first layer; later layers have twice as many.
         spectral: spectral normalisation of every layer (Miyato et al., arXiv:1802.05957).
+        takes_reference: see the tone of a real photo beside the image (`contract.with_tone`): of
+            real images their own, of refined ones that which they were given, so that a refiner
+            cannot ignore it.
     """
 
     receptive_field = 26
 
-    def __init__(self, channels: int = 3, features: int = 64, spectral: bool = False) -> None:
+    def __init__(
+        self,
+        channels: int = 3,
+        features: int = 64,
+        spectral: bool = False,
+        takes_reference: bool = False,
+    ) -> None:
         super().__init__()
         check_between("channels", channels, 1, 64)
         check_between("features", features, 1, 1024)
         wide = 2 * features
+        self.takes_reference = takes_reference
+        inputs = channels * (1 + TONE_LEVELS) if takes_reference else channels
         convolutions = [
-            nn.Conv2d(channels, features, 4, stride=2, padding=1),
+            nn.Conv2d(inputs, features, 4, stride=2, padding=1),
             nn.Conv2d(features, wide, 4, stride=2, padding=1),
             nn.Conv2d(wide, wide, 3, padding=1),
             nn.Conv2d(wide, wide, 3, padding=1),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError
-from simgan_aug.networks.contract import check_between
+from simgan_aug.networks.contract import TONE_LEVELS, check_between, tone_levels
 from simgan_aug.networks.resnet import ResidualBlock
 
 
@@ -58,7 +58,7 @@ class UnshuffleRefiner(nn.Module):
         self._limit = max_change * 2 / 255  # in units of [-1, 1]
         inputs = (channels + noise_channels) * factor**2
         self.first = nn.Conv2d(inputs, features, 3, padding="same", padding_mode="reflect")
-        self.tone = nn.Linear(channels * REFERENCE_LEVELS, features) if takes_reference else None
+        self.tone = nn.Linear(channels * TONE_LEVELS, features) if takes_reference else None
         self.blocks = nn.Sequential(*(ResidualBlock(features, 3, "reflect") for _ in range(blocks)))
         self.head = nn.Conv2d(features, channels * factor**2, 1)
         nn.init.zeros_(self.head.weight)
@@ -80,17 +80,12 @@ class UnshuffleRefiner(nn.Module):
         inputs = F.pixel_unshuffle(padded, self.multiple)  # (B, inputs, H/f, W/f)
         features = self.first(inputs)
         if self.tone is not None and reference is not None:
-            levels = F.adaptive_avg_pool1d(reference, REFERENCE_LEVELS)
-            features = features + self.tone(levels.flatten(1))[:, :, None, None]
+            features = features + self.tone(tone_levels(reference))[:, :, None, None]
         change = self.head(self.blocks(F.relu(features)))
         change = F.pixel_shuffle(change, self.multiple)[:, :, :height, :width].to(images.dtype)
         if self._limit:
             change = self._limit * torch.tanh(change / self._limit)
         return images + change
-
-
-REFERENCE_LEVELS = 8
-"""Quantiles per channel that the network sees of a reference photo."""
 
 
 def _pad(images: Tensor, multiple: int) -> Tensor:

@@ -1,0 +1,458 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from simgan_aug import tone
+from simgan_aug.errors import ConfigError, ImageError
+from simgan_aug.inference import ImageRefiner, resolve_device
+from simgan_aug.networks import ResNetRefiner, UnshuffleRefiner
+
+NUMPY = ["uint8", "uint16", "float16", "float32", "float64"]
+TORCH = [*NUMPY, "bfloat16"]
+FULL = {"uint8": 255, "uint16": 65535}
+
+
+def awake(network):
+    """The network with a head that is not zero, so that it does something."""
+    torch.manual_seed(0)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return network
+
+
+def refining(network, channels=3, **options):
+    return ImageRefiner(network, channels, device="cpu", **options)
+
+
+def small(**options):
+    return UnshuffleRefiner(options.pop("channels", 3), 2, 8, 1, **options)
+
+
+class Recorder(nn.Module):
+    """Brightens by 12 % of the range and remembers the shapes it has seen."""
+
+    receptive_field = 1
+    bytes_per_pixel = 2**9  # 2048 px in a MiB
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, images):
+        self.shapes.append(tuple(images.shape))
+        return images + 0.24
+
+
+@st.composite
+def images(draw, dtypes=None):
+    """An image of any accepted kind for a refiner of three channels."""
+    height, width, count = (draw(st.integers(1, 9)) for _ in range(3))
+    kind = draw(st.sampled_from(["numpy", "torch"]))
+    shapes = {
+        "numpy": [
+            (height, width),
+            *((height, width, c) for c in (1, 3, 4)),
+            (count, height, width, 3),
+        ],
+        "torch": [(height, width), (3, height, width), (count, 3, height, width)],
+    }
+    shape = draw(st.sampled_from(shapes[kind]))
+    name = draw(st.sampled_from(dtypes or (NUMPY if kind == "numpy" else TORCH)))
+    values = np.random.default_rng(draw(st.integers(0, 99))).random(shape)
+    if name in FULL:
+        values = (values * FULL[name]).astype(name)
+    if kind == "numpy":
+        return values.astype(name)
+    return torch.from_numpy(values).to(getattr(torch, name))
+
+
+def copy_of(image):
+    return image.clone() if isinstance(image, torch.Tensor) else image.copy()
+
+
+def same(first, second):
+    if isinstance(first, np.ndarray):
+        return np.array_equal(first, second)
+    return torch.equal(first, second)
+
+
+@settings(deadline=None, max_examples=150)
+@given(image=images(), seed=st.integers(-(2**65), 2**65))
+def test_an_untrained_refiner_gives_back_every_bit(image, seed):
+    refined = refining(small())(image, seed=seed)
+
+    assert (type(refined), refined.dtype) == (type(image), image.dtype)
+    assert same(refined, image)
+
+
+@settings(deadline=None, max_examples=150)
+@given(image=images())
+def test_a_refined_image_is_of_the_kind_that_came_and_the_input_is_untouched(image):
+    before = copy_of(image)
+
+    refined = refining(awake(small()))(image)
+
+    assert (type(refined), refined.dtype) == (type(image), image.dtype)
+    assert refined.shape == image.shape
+    assert same(image, before)
+    if isinstance(refined, np.ndarray):
+        assert refined.flags.c_contiguous
+        assert refined.flags.writeable
+        assert not np.shares_memory(refined, image)
+    else:
+        assert refined.device == image.device
+        assert refined.data_ptr() != image.data_ptr()
+
+
+@settings(deadline=None, max_examples=100)
+@given(image=images())
+def test_a_strength_of_zero_gives_back_every_bit(image):
+    assert same(refining(awake(small()))(image, strength=0), image)
+
+
+@settings(deadline=None, max_examples=50)
+@given(strength=st.floats(0, 1))
+def test_strength_blends_the_change_linearly(strength):
+    image = np.random.default_rng(0).uniform(0.4, 0.6, (6, 7, 3))
+    refine = refining(awake(small()))
+
+    part, whole = refine(image, strength=strength), refine(image)
+
+    assert np.abs(whole - image).max() > 0.01
+    assert whole.min() > 0  # nothing is clamped
+    assert whole.max() < 1
+    assert np.allclose(part - image, strength * (whole - image), atol=1e-6)
+
+
+@pytest.mark.parametrize("strength", [-0.01, 1.01, float("nan"), float("inf")])
+def test_a_strength_outside_of_0_and_1_is_an_error(strength):
+    with pytest.raises(ConfigError, match=r"strength must lie in \[0, 1\]"):
+        refining(small())(np.zeros((4, 4, 3), np.uint8), strength=strength)
+
+
+def test_alpha_is_kept_to_the_byte_while_colours_change():
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+
+    refined = refining(awake(small()))(image)
+
+    assert np.array_equal(refined[..., 3], image[..., 3])
+    assert not np.array_equal(refined[..., :3], image[..., :3])
+
+
+def test_alpha_does_not_change_the_colours():
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
+    refine = refining(awake(small()))
+
+    assert np.array_equal(refine(image)[..., :3], refine(image[..., :3]))
+
+
+@pytest.mark.parametrize("shape", [(9, 7), (9, 7, 1), (9, 7, 2)])
+def test_a_grey_image_gets_the_luminance_of_what_three_equal_channels_get(shape):
+    image = np.random.default_rng(0).uniform(0.3, 0.7, shape)
+    refine = refining(awake(small()))
+    grey = image if image.ndim == 2 else image[..., 0]
+
+    refined = refine(image)
+
+    coloured = refine(np.stack([grey] * 3, axis=-1)) - grey[..., None]
+    expected = grey + coloured @ np.array([0.299, 0.587, 0.114])
+    assert np.allclose(refined if image.ndim == 2 else refined[..., 0], expected, atol=1e-6)
+    if shape[-1] == 2:
+        assert np.array_equal(refined[..., 1], image[..., 1])
+
+
+def test_a_colour_image_is_an_error_for_a_refiner_of_grey():
+    refine = refining(small(channels=1), channels=1)
+
+    with pytest.raises(ImageError, match=r"takes 1 channel.*the image has 3"):
+        refine(np.zeros((4, 4, 3), np.uint8))
+    assert refine(np.zeros((4, 4), np.uint8)).shape == (4, 4)
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan, np.inf])
+def test_a_float_outside_of_0_and_1_is_an_error(value):
+    image = np.full((4, 4, 3), 0.5, np.float32)
+    image[2, 1, 0] = value
+
+    with pytest.raises(ImageError, match=r"floats in \[0, 1\]"):
+        refining(small())(image)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool", "int64"])
+def test_integers_of_unknown_range_are_an_error(dtype):
+    with pytest.raises(ImageError, match=dtype):
+        refining(small())(np.zeros((4, 4, 3), dtype))
+
+
+@pytest.mark.parametrize("container", [list, tuple])
+def test_a_list_of_unequal_images_comes_back_as_a_list(container):
+    sizes = [(5, 7, 3), (8, 8), (1, 1, 4)]
+    images = container(np.full(size, 90, np.uint8) for size in sizes)
+    refine = refining(awake(small()))
+
+    refined = refine(images, seed=3)
+
+    assert isinstance(refined, list)
+    for index, image in enumerate(images):
+        assert np.array_equal(refined[index], refine(image, seed=3 + index))
+
+
+def test_an_empty_list_is_refined_to_an_empty_list():
+    assert refining(small())([]) == []
+
+
+def test_the_same_seed_gives_the_same_result_and_another_seed_another():
+    image = np.full((8, 8, 3), 0.5)
+    refine = refining(awake(small()))
+
+    assert np.array_equal(refine(image, seed=5), refine(image, seed=5))
+    assert np.array_equal(refine(image), refine(image, seed=0))
+    assert not np.allclose(refine(image, seed=5), refine(image, seed=6), atol=1e-3)
+
+
+def test_the_result_does_not_depend_on_the_global_random_state():
+    image = np.full((8, 8, 3), 0.5)
+    refine = refining(awake(small()))
+
+    first = refine(image, seed=5)
+    torch.manual_seed(12345)
+    state = torch.get_rng_state()
+    second = refine(image, seed=5)
+
+    assert np.array_equal(first, second)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_a_numpy_integer_is_a_seed():
+    image = np.full((8, 8, 3), 0.5)
+    refine = refining(awake(small()))
+
+    assert np.array_equal(refine(image, seed=np.int64(5)), refine(image, seed=5))
+
+
+@settings(deadline=None, max_examples=25)
+@given(seeds=st.lists(st.integers(0, 2**40), min_size=1, max_size=4))
+def test_an_image_of_a_batch_equals_the_image_alone_with_its_seed(seeds):
+    batch = np.random.default_rng(0).random((len(seeds), 6, 9, 3))
+    bank = torch.rand(5, 3, tone.QUANTILES).sort().values
+    refine = refining(awake(small(takes_reference=True)), bank=bank)
+
+    together = refine(batch, seed=seeds)
+
+    for image, seed, refined in zip(batch, seeds, together, strict=True):
+        assert np.allclose(refine(image, seed=seed), refined, atol=1e-5)
+
+
+def test_one_seed_for_a_batch_counts_on():
+    batch = torch.rand(3, 3, 6, 6)
+    refine = refining(awake(small()))
+
+    assert torch.equal(refine(batch, seed=7), refine(batch, seed=[7, 8, 9]))
+
+
+@pytest.mark.parametrize("image", [np.zeros((2, 4, 4, 3), np.uint8), [np.zeros((4, 4))] * 2])
+@pytest.mark.parametrize("seeds", [[], [1], [1, 2, 3]])
+def test_too_few_or_too_many_seeds_are_an_error(image, seeds):
+    with pytest.raises(ImageError, match=rf"2 images, got {len(seeds)}"):
+        refining(small())(image, seed=seeds)
+
+
+def test_an_empty_batch_stays_empty():
+    assert refining(small())(np.zeros((0, 4, 5, 3), np.uint8)).shape == (0, 4, 5, 3)
+
+
+@pytest.mark.parametrize("size", [(101, 151), (96, 160), (1, 15001), (15001, 3)])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: UnshuffleRefiner(3, 2, 16, 1, noise_channels=1),
+        lambda: UnshuffleRefiner(3, 2, 16, 2, noise_channels=0, max_change=20),
+        lambda: UnshuffleRefiner(3, 4, 16, 1, noise_channels=2),
+        lambda: ResNetRefiner(3, features=16),
+        lambda: ResNetRefiner(3, kernel=5, features=16, blocks=1),
+    ],
+    ids=["unshuffle2", "bounded", "unshuffle4", "resnet", "wide"],
+)
+def test_tiles_equal_the_whole_to_zero_grey_levels(make, size):
+    network, calls = awake(make()), []
+    network.register_forward_hook(lambda *_: calls.append(1))
+    image = torch.rand(3, *size, generator=torch.Generator().manual_seed(0)) * 0.6 + 0.2
+
+    whole = refining(network)(image, seed=4)
+    untiled = len(calls)
+    tiled = refining(network, max_workspace_mb=1)(image, seed=4)
+
+    assert untiled == 1
+    assert len(calls) - untiled > 1
+    assert (whole - image).abs().max() * 255 > 1
+    # Far below half a level: what is left is the order of float32 sums.
+    assert (tiled - whole).abs().max() * 255 < 0.002
+
+
+def test_tiles_equal_the_whole_with_a_tone_bank():
+    bank = torch.rand(2, 3, tone.QUANTILES).sort().values
+    network = awake(UnshuffleRefiner(3, 2, 16, 1, takes_reference=True))
+    image = torch.rand(3, 101, 151, generator=torch.Generator().manual_seed(0))
+
+    whole = refining(network, bank=bank)(image)
+    tiled = refining(network, bank=bank, max_workspace_mb=1)(image)
+
+    assert (tiled - whole).abs().max() * 255 < 0.002
+
+
+def test_a_tile_stays_within_the_workspace():
+    network = Recorder()
+    refine = refining(network, max_workspace_mb=1)
+
+    refined = refine(np.full((50, 70, 3), 100, np.uint8))
+
+    assert len(network.shapes) > 1
+    assert all(height * width <= 2048 for _, _, height, width in network.shapes)
+    assert (refined == 131).all()  # 100 + 0.12 x 255
+
+
+def test_a_batch_is_cut_where_it_does_not_fit_into_the_workspace():
+    network = Recorder()
+    batch = torch.rand(5, 3, 30, 30) * 0.5
+
+    refined = refining(network, max_workspace_mb=1)(batch)
+
+    assert [shape[0] for shape in network.shapes] == [2, 2, 1]
+    assert torch.allclose(refined, batch + 0.12, atol=1e-6)
+
+
+def test_a_refiner_bound_to_a_coarse_grid_is_tiled_on_it():
+    network = Recorder()
+    network.multiple = 32
+
+    refined = refining(network, max_workspace_mb=1)(np.full((64, 70, 3), 100, np.uint8))
+
+    assert (refined == 131).all()
+    assert len(network.shapes) == 2 * 3  # tiles of 32 px
+
+
+def test_a_large_image_is_an_error_where_the_refiner_states_no_field():
+    class Whole(nn.Module):
+        def forward(self, images):
+            return images
+
+    refine = refining(Whole(), max_workspace_mb=1)
+
+    with pytest.raises(ImageError, match=r"40x30 .*receptive_field.*raise max_workspace_mb"):
+        refine(np.zeros((30, 40, 3), np.uint8))
+    assert refine(np.zeros((20, 20, 3), np.uint8)).shape == (20, 20, 3)
+
+
+def test_no_host_module_finds_the_network():
+    class Host(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = nn.Linear(1, 1)
+            self.refine = refining(small())
+
+    host = Host()
+
+    assert not hasattr(host.refine, "parameters")
+    assert not hasattr(host.refine, "state_dict")
+    assert {name for name, _ in host.named_parameters()} == {"own.weight", "own.bias"}
+    assert set(host.state_dict()) == {"own.weight", "own.bias"}
+
+
+def test_the_network_is_neither_training_nor_trainable():
+    network = small().train()
+
+    refining(network)
+
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_a_task_network_trains_on_what_is_returned():
+    task = nn.Conv2d(3, 1, 3)
+    image = torch.rand(2, 3, 8, 8, requires_grad=True)
+
+    refined = refining(awake(small()))(image)
+    task(refined).square().mean().backward()
+
+    assert not refined.is_inference()
+    assert not refined.requires_grad
+    assert image.grad is None
+    assert task.weight.grad.abs().sum() > 0
+
+
+def test_a_tone_bank_gives_an_image_the_tone_of_a_photo():
+    generator = torch.Generator().manual_seed(0)
+    photo = torch.rand(3, 40, 40, generator=generator) * torch.tensor([0.9, 0.4, 0.2]).view(3, 1, 1)
+    image = torch.rand(3, 40, 40, generator=generator) * 0.3 + 0.6
+    bank = tone.quantiles(tone.histogram(photo))[None]
+
+    refined = refining(small(), bank=bank)(image)
+
+    assert not torch.allclose(refined, image, atol=0.1)
+    assert torch.allclose(refined.mean((1, 2)), photo.mean((1, 2)), atol=0.01)
+    assert torch.allclose(refined.std((1, 2)), photo.std((1, 2)), atol=0.01)
+
+
+def test_the_seed_draws_the_photo_of_the_bank():
+    levels = torch.tensor([0.2, 0.4, 0.6, 0.8])
+    bank = levels.view(-1, 1, 1).expand(-1, 3, tone.QUANTILES)
+    refine = refining(small(), bank=bank)
+    image = torch.rand(3, 6, 6)
+
+    drawn = [refine(image, seed=seed) for seed in range(40)]
+
+    assert all(refined.max() - refined.min() < 1e-6 for refined in drawn)
+    assert {round(refined.mean().item(), 4) for refined in drawn} == {0.2, 0.4, 0.6, 0.8}
+
+
+def test_the_network_sees_the_toned_image_and_the_drawn_tone():
+    class Seen(nn.Module):
+        takes_reference = True
+
+        def forward(self, images, reference):
+            self.images, self.reference = images, reference
+            return images
+
+    network, bank = Seen(), torch.full((1, 3, tone.QUANTILES), 0.75)
+
+    refining(network, bank=bank)(torch.rand(3, 6, 6))
+
+    assert torch.allclose(network.images, torch.tensor(0.5))  # in [-1, 1]
+    assert torch.allclose(network.reference, torch.full((1, 3, tone.QUANTILES), 0.5))
+
+
+def test_half_the_bits_in_the_network_are_at_most_one_grey_level_apart():
+    network = awake(small(noise_channels=0, max_change=40))
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+
+    full, fast = (refining(network, precision=p)(image).astype(int) for p in ("fp32", "bf16"))
+
+    assert np.abs(full - image).max() > 1
+    assert np.abs(full - fast).max() <= 1
+
+
+def test_an_untrained_refiner_is_the_identity_in_half_the_bits_too():
+    image = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+
+    assert np.array_equal(refining(small(), precision="bf16")(image), image)
+
+
+@pytest.mark.parametrize("options", [{"max_workspace_mb": 0}, {"precision": "fp8"}])
+def test_an_impossible_setting_is_an_error_that_names_it(options):
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        refining(small(), **options)
+
+
+def test_an_unknown_device_is_an_error_that_shows_known_ones():
+    with pytest.raises(ConfigError, match=r"'gpu'.*'cpu'"):
+        resolve_device("gpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error():
+    assert resolve_device("auto") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="no GPU"):
+        resolve_device("cuda")

@@ -1,0 +1,412 @@
+"""One registry for our parts and theirs; a broken plugin stops nothing else."""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import pytest
+from torch import nn
+
+from simgan_aug import builtin, observers, plugins
+from simgan_aug.errors import ConfigError, PluginError
+from simgan_aug.networks import ResNetRefiner
+from simgan_aug.plugins import Registry
+
+BUILTINS = {"builtin": builtin, "observers": observers}
+
+GOOD = """
+    from torch import nn
+
+    import simgan_aug
+
+    class Same(nn.Module):
+        def __init__(self, channels: int = 3, size: int = 1, tags: list[str] = ()):
+            super().__init__()
+            if size < 1:
+                raise ValueError(f"size must be 1 or more, got {size}")
+            self.channels, self.size, self.tags = channels, size, tags
+
+    @simgan_aug.hookimpl
+    def simgan_register_refiners():
+        return {"same": Same}
+
+    seen = []
+
+    @simgan_aug.hookimpl
+    def simgan_training_step(step):
+        seen.append(step)
+"""
+
+HOOK = "import simgan_aug\n\n@simgan_aug.hookimpl\n"
+BROKEN = {
+    "a missing import": ("import no_such_module", "import: ModuleNotFoundError.*no_such_module"),
+    "a syntax error": ("def f(:", "import: SyntaxError"),
+    "an exit on import": ("import sys; sys.exit(3)", "import: SystemExit: 3"),
+    "a misspelt hook": (
+        HOOK + "def simgan_register_refiner(): return {}",
+        "no hook named 'simgan_register_refiner'.*did you mean 'simgan_register_refiners'",
+    ),
+    "a hook with an unknown argument": (
+        HOOK + "def simgan_training_step(stap): pass",
+        "simgan_training_step.*stap",
+    ),
+    "a part of ours": (
+        HOOK + "def simgan_register_refiners(): return {'resnet': print}",
+        "simgan_register_refiners: the refiner 'resnet' is already offered by 'builtin'",
+    ),
+    "a hook that returns a list": (
+        HOOK + "def simgan_register_losses(): return ['mine']",
+        "simgan_register_losses: expected a mapping from names to factories, got list",
+    ),
+    "a hook that returns nothing": (
+        HOOK + "def simgan_register_losses(): {'mine': print}",
+        "simgan_register_losses: expected a mapping .*got NoneType",
+    ),
+    "a name that is no text": (
+        HOOK + "def simgan_register_losses(): return {5: print}",
+        "expected names to callables, got 5",
+    ),
+    "a part that cannot be called": (
+        HOOK + "def simgan_register_losses(): return {'mine': 'os.system'}",
+        "expected names to callables, got 'mine': 'os.system'",
+    ),
+    "an exception in a hook": (
+        HOOK + "def simgan_register_losses(): return {'mine': 1 / 0}",
+        "ZeroDivisionError",
+    ),
+    "an exit in a hook": (
+        HOOK + "def simgan_register_losses(): raise SystemExit('bye')",
+        "SystemExit: bye",
+    ),
+    "a good hook beside a bad one": (
+        HOOK
+        + "def simgan_register_discriminators(): return {'mine': print}\n\n@simgan_aug.hookimpl\n"
+        + "def simgan_register_losses(): return 5",
+        "simgan_register_losses: expected a mapping",
+    ),
+}
+
+
+@pytest.fixture
+def offer(tmp_path, monkeypatch):
+    """Install a one-module distribution; gives its entry points."""
+    monkeypatch.syspath_prepend(tmp_path)
+    made = []
+
+    def offer(module, source, name=None):
+        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
+        made.append(module)
+        about = tmp_path / f"{module}_dist-1.2.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text(f"Name: {module}-dist\nVersion: 1.2\n")
+        (about / "entry_points.txt").write_text(f"[simgan_aug]\n{name or module} = {module}\n")
+        return list(importlib.metadata.Distribution.at(about).entry_points)
+
+    yield offer
+    for module in made:
+        sys.modules.pop(module, None)
+
+
+@pytest.fixture
+def good(offer):
+    """The entry point of a plugin without a fault."""
+    return offer("good", GOOD)
+
+
+@pytest.fixture
+def module():
+    """A plugin that is no file: hooks by name."""
+
+    class Module:
+        def __init__(self, **hooks):
+            for name, hook in hooks.items():
+                setattr(self, name, plugins.hookspecs.hookimpl(hook))
+
+    return Module
+
+
+def providers(registry):
+    """Which plugin offers which part."""
+    return {
+        (kind, name): part.plugin
+        for kind, parts in registry.parts.items()
+        for name, part in parts.items()
+    }
+
+
+def test_our_parts_come_through_the_same_hooks():
+    without, registry = Registry([], {}), Registry([], BUILTINS)
+
+    assert set(plugins.KINDS) == set(without.parts)
+    assert not any(without.parts.values())
+    assert sorted(registry.parts["refiner"]) == ["resnet", "unshuffle"]
+    assert sorted(registry.parts["discriminator"]) == ["paper-patch", "patch"]
+    assert sorted(registry.parts["loss"]) == ["cross_entropy", "least_squares", "relativistic"]
+    assert "identity" in registry.parts["feature transform"]
+    assert registry.plugins["builtin"].hooks == [
+        "simgan_register_discriminators",
+        "simgan_register_feature_transforms",
+        "simgan_register_losses",
+        "simgan_register_refiners",
+    ]
+    assert "simgan_training_step" in registry.plugins["observers"].hooks
+
+
+def test_a_part_is_built_with_its_options():
+    registry = Registry([], BUILTINS)
+
+    network = registry.build("refiner", "resnet", channels=1, features=4, blocks=1)
+
+    assert isinstance(network, ResNetRefiner)
+    assert network.first.weight.shape == (4, 1, 3, 3)
+
+
+def test_a_plugin_part_is_built_like_ours(good):
+    registry = Registry(good, BUILTINS)
+
+    part = registry.build("refiner", "same", size=2, tags=["a"])
+
+    assert isinstance(part, nn.Module)
+    assert (part.channels, part.size, part.tags) == (3, 2, ["a"])
+    found = registry.plugins["good"]
+    assert (found.distribution, found.version, found.error) == ("good-dist", "1.2", "")
+    assert found.hooks == ["simgan_register_refiners", "simgan_training_step"]
+    assert found.parts["refiner"] == ["same"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"sise": 2}, "no option 'sise' .*known: channels, size, tags.*did you mean 'size'"),
+        ({"size": "big"}, "size: Expected `int`, got `str`"),
+        ({"size": True}, "size: Expected `int`, got `bool`"),
+        ({"tags": [1]}, r"tags: Expected `str`, got `int`"),
+        ({"size": 0}, "size must be 1 or more, got 0"),
+        ({"kind": "x"}, "no option 'kind'"),
+        ({"name": "x"}, "no option 'name'"),
+        ({"self": "x"}, "no option 'self'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_named_with_its_part(good, options, said):
+    registry = Registry(good, BUILTINS)
+
+    with pytest.raises(ConfigError, match=f"refiner 'same': .*{said}"):
+        registry.build("refiner", "same", **options)
+
+
+def test_a_missing_option_is_named_with_its_part(module):
+    def loss(weight: float):
+        return weight
+
+    registry = Registry([], {"mine": module(simgan_register_losses=lambda: {"odd": loss})})
+
+    with pytest.raises(ConfigError, match=r"loss 'odd': .*weight"):
+        registry.build("loss", "odd")
+
+
+def test_options_are_left_alone_where_a_factory_says_nothing_of_them(module):
+    def anything(**options):
+        return options
+
+    def unresolved(size: "NoSuchType"):  # noqa: F821
+        return size
+
+    losses = {"any": anything, "unresolved": unresolved, "unsigned": dict}
+    registry = Registry([], {"mine": module(simgan_register_losses=lambda: losses)})
+
+    assert registry.build("loss", "any", a=1, b="c") == {"a": 1, "b": "c"}
+    assert registry.build("loss", "unresolved", size="x") == "x"
+    assert registry.build("loss", "unsigned", size="x") == {"size": "x"}
+
+
+def test_an_unknown_part_is_answered_with_the_known_ones():
+    registry = Registry([], BUILTINS)
+
+    with pytest.raises(PluginError) as caught:
+        registry.build("refiner", "resnt")
+
+    assert str(caught.value) == (
+        "no refiner named 'resnt' (known: resnet, unshuffle); did you mean 'resnet'?"
+    )
+
+
+def test_an_unknown_part_may_be_that_of_a_broken_plugin(offer):
+    with pytest.warns(UserWarning, match="broken"):
+        registry = Registry(offer("broken", "1 / 0"), BUILTINS)
+
+    with pytest.raises(PluginError, match=r"no loss named 'mine'.*; broken plugins: broken"):
+        registry.find("loss", "mine")
+
+
+@pytest.mark.parametrize("fault", BROKEN)
+@pytest.mark.parametrize("broken_first", [True, False])
+def test_a_broken_plugin_is_named_and_kept_apart(offer, good, fault, broken_first):
+    source, said = BROKEN[fault]
+    entries = (
+        [*offer("broken", source), *good] if broken_first else [*good, *offer("broken", source)]
+    )
+    clean = Registry(good, BUILTINS)
+
+    with pytest.warns(UserWarning, match=f"(?s)'broken' of broken-dist 1.2 is left out: .*{said}"):
+        registry = Registry(entries, BUILTINS)
+
+    assert {name: plugin.error for name, plugin in registry.plugins.items()} == {
+        "builtin": "",
+        "observers": "",
+        "good": "",
+        "broken": registry.plugins["broken"].error,
+    }
+    assert registry.plugins["broken"].error
+    assert providers(registry) == providers(clean)
+    assert not registry.manager.has_plugin("broken")
+    assert registry.build("refiner", "same", size=2).size == 2
+
+
+def test_two_plugins_with_one_part_are_both_named(offer, good):
+    twin = offer("twin", GOOD)
+
+    with pytest.warns(UserWarning, match="'twin'.*refiner 'same' is already offered by 'good'"):
+        registry = Registry([*good, *twin], BUILTINS)
+
+    assert registry.parts["refiner"]["same"].plugin == "good"
+
+
+def test_two_plugins_with_one_name_are_both_named(offer, good):
+    namesake = offer("namesake", GOOD.replace('"same"', '"other"'), name="good")
+
+    with pytest.warns(UserWarning, match=r"'good \(namesake-dist\)'.*taken by .* of good-dist"):
+        registry = Registry([*good, *namesake], BUILTINS)
+
+    assert "same" in registry.parts["refiner"]
+    assert "other" not in registry.parts["refiner"]
+    assert registry.plugins["good"].error == ""
+
+
+def test_a_module_offered_twice_works_once(offer, good):
+    again = importlib.metadata.EntryPoint("again", "good", "simgan_aug")
+
+    with pytest.warns(UserWarning, match="'again'.*left out"):
+        registry = Registry([*good, again], {})
+
+    registry.notify("simgan_training_step", out=None, step=1, preview=None)
+    assert sys.modules["good"].seen == [1]
+    assert list(registry.parts["refiner"]) == ["same"]
+
+
+def test_strict_makes_a_broken_plugin_an_error(offer, monkeypatch):
+    entries = offer("broken", "1 / 0")
+    monkeypatch.setenv("SIMGAN_AUG_STRICT_PLUGINS", "1")
+
+    with pytest.raises(PluginError, match=r"'broken' of broken-dist 1\.2 .*ZeroDivisionError"):
+        Registry(entries, BUILTINS)
+
+
+@pytest.mark.parametrize("wish", ["1", "good", "other, good"])
+def test_a_disabled_plugin_is_not_even_imported(good, monkeypatch, wish):
+    monkeypatch.setenv("SIMGAN_AUG_DISABLE_PLUGINS", wish)
+
+    registry = Registry(good, BUILTINS)
+
+    assert "good" not in registry.plugins
+    assert "good" not in sys.modules
+    assert "resnet" in registry.parts["refiner"]
+
+
+def test_disabling_one_plugin_leaves_the_others(offer, good, monkeypatch):
+    monkeypatch.setenv("SIMGAN_AUG_DISABLE_PLUGINS", "broken")
+
+    registry = Registry([*offer("broken", "1 / 0"), *good], BUILTINS)
+
+    assert sorted(registry.plugins) == ["builtin", "good", "observers"]
+
+
+def test_an_observer_that_raises_is_not_called_again_and_stops_no_other(module):
+    calls = []
+
+    def fails(step):
+        calls.append(("fails", step))
+        raise OSError("disk gone")
+
+    first = module(simgan_training_step=fails, simgan_register_losses=lambda: {"kept": dict})
+    second = module(simgan_training_step=lambda step: calls.append(("works", step)))
+    registry = Registry([], {"first": first, "second": second})
+
+    with pytest.warns(UserWarning, match="'first'.*simgan_training_step: OSError: disk gone"):
+        registry.notify("simgan_training_step", out=None, step=1, preview=None)
+    registry.notify("simgan_training_step", out=None, step=2, preview=None)
+
+    assert calls == [("fails", 1), ("works", 1), ("works", 2)]
+    assert registry.plugins["first"].error == "simgan_training_step: OSError: disk gone"
+    assert registry.build("loss", "kept") == {}
+
+
+def test_an_observer_takes_the_arguments_that_it_wants(module):
+    seen = {}
+    mine = module(
+        simgan_training_started=lambda out, first_step: seen.update(start=(out, first_step)),
+        simgan_training_ended=lambda reason: seen.update(end=reason),
+    )
+    registry = Registry([], {"mine": mine})
+
+    registry.notify("simgan_training_started", out="run", config=None, first_step=1)
+    registry.notify("simgan_training_ended", out="run", reason="finished")
+
+    assert seen == {"start": ("run", 1), "end": "finished"}
+
+
+def test_the_shared_registry_knows_who_offers_a_part():
+    assert plugins.registry() is plugins.registry()
+    assert plugins.parts("refiner")["resnet"].make is ResNetRefiner
+    version = importlib.metadata.version("simgan-aug")
+    assert plugins.provider("refiner", "resnet") == ("simgan_aug", version)
+    assert "builtin" in [plugin.name for plugin in plugins.plugins()]
+    assert plugins.failures().get("builtin") is None
+
+
+def test_an_installed_plugin_shows_up_and_its_broken_neighbour_is_named(tmp_path):
+    wheel = tmp_path / "fancy-3.1-py3-none-any.whl"
+    about = "fancy-3.1.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("fancy.py", textwrap.dedent(GOOD))
+        archive.writestr("fancy_broken.py", "1 / 0")
+        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: fancy\nVersion: 3.1\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        points = "[simgan_aug]\nfancy = fancy\nfancy-broken = fancy_broken\n"
+        archive.writestr(f"{about}/entry_points.txt", points)
+        archive.writestr(f"{about}/RECORD", "")
+    folder = tmp_path / "site"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", folder, wheel], check=True, capture_output=True)
+    script = """
+        import json, warnings
+        from simgan_aug import plugins
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            part = plugins.build("refiner", "same", size=4)
+        print(json.dumps({
+            "size": part.size,
+            "provider": plugins.provider("refiner", "same"),
+            "failures": plugins.failures(),
+            "warnings": [str(each.message) for each in caught],
+        }))
+    """
+
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    said = json.loads(ran.stdout)
+    assert said["size"] == 4
+    assert said["provider"] == ["fancy", "3.1"]
+    reason = "import: ZeroDivisionError: division by zero"
+    assert said["failures"] == {"fancy-broken": reason}
+    assert said["warnings"] == [f"plugin 'fancy-broken' of fancy 3.1 is left out: {reason}"]
