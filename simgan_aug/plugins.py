@@ -75,6 +75,7 @@ class Registry:
         self.manager.add_hookspecs(hookspecs)
         self.plugins: dict[str, Plugin] = {}
         self.parts: dict[str, dict[str, RegisteredPart]] = {kind: {} for kind in KINDS}
+        self._silenced: set[tuple[str, Any]] = set()  # observers that raised, with their run
         for name, module in builtins.items():
             self._add(Plugin(name, PROJECT, metadata.version("simgan-aug"), module))
         for entry in entry_points:
@@ -109,15 +110,19 @@ class Registry:
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook plugin by plugin.
 
-        One that raises is warned of and not called again.
+        One that raises is warned of and not called again for this run (`out`).
         """
-        caller = getattr(self.manager.hook, hook)
-        for implementation in list(caller.get_hookimpls()):
+        for implementation in getattr(self.manager.hook, hook).get_hookimpls():
+            silenced = (implementation.plugin_name, arguments["out"])
+            if silenced in self._silenced:
+                continue
             try:
                 wanted = {name: arguments[name] for name in implementation.argnames}
                 implementation.function(**wanted)
             except Exception as error:
-                self._fail(self.plugins[implementation.plugin_name], f"{hook}: {_describe(error)}")
+                self._silenced.add(silenced)
+                plugin = self.plugins[implementation.plugin_name]
+                self._complain(plugin, f"{hook}: {_describe(error)}")
 
     def _load(self, entry: metadata.EntryPoint) -> None:
         distribution = entry.dist.name if entry.dist else "unknown"
@@ -189,8 +194,11 @@ class Registry:
     def _fail(self, plugin: Plugin, error: str) -> None:
         if self.manager.has_plugin(plugin.name):
             self.manager.unregister(name=plugin.name)
-        plugin.error = error
         self.plugins[plugin.name] = plugin
+        self._complain(plugin, error)
+
+    def _complain(self, plugin: Plugin, error: str) -> None:
+        plugin.error = error
         message = (
             f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version} is left out: {error}"
         )

@@ -60,18 +60,15 @@ def test_train_then_refine_then_preview(data, capsys):
     printed = capsys.readouterr().out
     refiner = "run/refiner.safetensors"
 
-    assert main(
-        ["refine", "--annotations", "synthetic.json", "--refiner", refiner, "--out", "out"]
-    ) == 0
-    assert main(
-        ["preview", "--refiner", refiner, "--images", "synthetic", "--real", "real"]
-        + ["--out", "sheet.png"]
-    ) == 0
+    refine = ["refine", "--annotations", "synthetic.json", "--refiner", refiner, "--out", "out"]
+    assert main(refine) == 0
+    sheet = ["preview", "--refiner", refiner, "--images", "synthetic", "--real", "real"]
+    assert main([*sheet, "--out", "sheet.png"]) == 0
 
     assert "next:    simgan-aug refine" in printed
     assert (data / "out" / "synthetic.json").read_bytes() == (data / "synthetic.json").read_bytes()
-    with Image.open(data / "sheet.png") as sheet:
-        assert sheet.format == "PNG"
+    with Image.open(data / "sheet.png") as picture:
+        assert picture.format == "PNG"
 
 
 def test_the_next_command_that_train_prints_can_be_typed(data, capsys):

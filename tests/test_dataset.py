@@ -11,7 +11,8 @@ from simgan_aug.dataset import RefineJob, image_folder, refine
 from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
 
 AWKWARD = '{"images":[{"id":7,"file_name":"a/ü 1.png","width":20,"height":12,"x":1.50},\r\n'
-AWKWARD += '{"id":9007199254740993,"file_name":"b.jpg","width":20,"height":12}],"annotations":[],"n":NaN}'
+AWKWARD += '{"id":9007199254740993,"file_name":"b.jpg","width":20,"height":12}],'
+AWKWARD += '"annotations":[],"n":NaN}'
 
 
 @pytest.fixture
@@ -60,7 +61,8 @@ def test_refining_changes_pixels(job, image, tmp_path):
 def test_strength_zero_gives_a_lossless_image_back(job, image, tmp_path):
     list(job(strength=0.0).run())
 
-    assert np.array_equal(np.array(Image.open(tmp_path / "out" / "images" / "a" / "ü 1.png")), image)
+    kept = np.array(Image.open(tmp_path / "out" / "images" / "a" / "ü 1.png"))
+    assert np.array_equal(kept, image)
 
 
 def test_an_images_result_does_not_depend_on_its_neighbours(job, synthetic, refiner_file, tmp_path):
@@ -149,7 +151,8 @@ def test_a_truncated_image_stops_the_job_and_leaves_no_file_for_it(job, syntheti
 
     with pytest.raises(ImageError, match=r"b\.jpg"):
         list(job().run())
-    assert sorted(p.name for p in (tmp_path / "out").rglob("*")) == ["a", "images", "run.json", "ü 1.png"]
+    left = sorted(path.name for path in (tmp_path / "out").rglob("*"))
+    assert left == ["a", "images", "run.json", "ü 1.png"]
 
 
 def test_a_file_name_that_leads_out_is_refused(synthetic, refiner_file, tmp_path, image):

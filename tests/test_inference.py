@@ -424,6 +424,17 @@ def test_the_network_sees_the_toned_image_and_the_drawn_tone():
     assert torch.allclose(network.reference, torch.full((1, 3, tone.QUANTILES), 0.5))
 
 
+def test_without_matching_the_tone_is_seen_by_the_network_alone():
+    bank = torch.rand(4, 3, tone.QUANTILES).sort().values
+    image = torch.rand(3, 6, 6)
+
+    unmatched = refining(small(takes_reference=True), bank=bank, match=False)(image)
+    aware = refining(awake(small(takes_reference=True, noise_channels=0)), bank=bank, match=False)
+
+    assert torch.equal(unmatched, image)
+    assert len({aware(image, seed=seed).sum().item() for seed in range(40)}) == 4  # four photos
+
+
 def test_half_the_bits_in_the_network_are_at_most_one_grey_level_apart():
     network = awake(small(noise_channels=0, max_change=40))
     image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -14,6 +14,7 @@ from simgan_aug.networks import (
     halo,
     memory_per_pixel,
 )
+from simgan_aug.networks.contract import with_tone
 
 REFINERS = {
     "eyes": lambda: ResNetRefiner(3, features=4),
@@ -248,6 +249,28 @@ def test_the_reference_changes_the_result_where_it_is_taken():
     dark, light = (network(images, reference=torch.full((1, 3, 64), v)) for v in (-1.0, 1.0))
 
     assert not torch.allclose(dark, light, atol=1e-4)
+
+
+def test_a_discriminator_sees_the_tone_beside_the_image_where_it_takes_one():
+    torch.manual_seed(0)
+    network, images = Patch(3, 8, takes_reference=True), torch.zeros(2, 3, 8, 8)
+
+    dark, light = (network(with_tone(images, torch.full((2, 3, 64), v))) for v in (-1.0, 1.0))
+
+    assert dark.shape == (2, 1, 2, 2)
+    assert not torch.allclose(dark, light, atol=1e-4)
+
+
+def test_a_tone_lies_beside_every_pixel_and_leaves_the_image_as_it_is():
+    images, reference = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 64).sort().values
+
+    beside = with_tone(images, reference)
+
+    assert torch.equal(beside[:, :3], images)
+    tones = beside[:, 3:].unflatten(1, (3, -1))  # (B, C, levels, H, W)
+    assert torch.equal(tones, tones[..., :1, :1].expand_as(tones))
+    assert torch.allclose(tones[..., 0, 0].mean(2), reference.mean(2))  # equal shares of the ranks
+    assert (tones[..., 0, 0].diff() >= 0).all()
 
 
 @pytest.mark.parametrize("max_change", [0.5, 8, 255])

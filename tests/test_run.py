@@ -225,3 +225,14 @@ def test_every_preset_trains(inputs, tmp_path, preset):
         "adversarial",
     ]
     assert (tmp_path / "out" / "refiner.safetensors").exists()
+
+
+def test_losses_go_to_tensorboard_where_it_is_installed(inputs, tmp_path, monkeypatch):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    monkeypatch.setattr("simgan_aug.observers.LOG_EVERY", 2)
+
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+
+    board = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    assert [event.step for event in board.Scalars("loss/discriminator")] == [1, 2, 4, 6]

@@ -77,8 +77,7 @@ def numbered(start=1, unit=1e-3):
 
 def real_numbered(start=1):
     """Real batches, told from synthetic ones by their sign."""
-    for batch in numbered(start):
-        yield -batch.images
+    return (Batch(images=-batch.images) for batch in numbered(start))
 
 
 def noise(channels=3, start=0, side=12):
@@ -91,8 +90,8 @@ def batches(start=0, **more):
     return (Batch(images=images, **more) for images in noise(start=start))
 
 
-def real_batches(start=0):
-    return noise(start=10**6 + start)
+def real_batches(start=0, **more):
+    return batches(10**6 + start, **more)
 
 
 def weighed(refined, synthetic, weights):
@@ -346,6 +345,52 @@ def test_weights_reach_the_regularization_and_the_reference_the_refiner():
     assert torch.equal(seen["reference"], reference)
 
 
+class TonedScale(Scale):
+    """A discriminator that takes a tone; it scores the first channel."""
+
+    takes_reference = True
+
+    def forward(self, images):
+        return super().forward(images[:, :1])
+
+
+def toned(number):
+    """A tone that tells the number of its batch."""
+    return torch.full((4, 1, 16), float(number))
+
+
+def test_a_critic_that_takes_a_reference_sees_each_image_beside_its_tone():
+    loss = Recorder(pairs_real=True)
+    synthetic = (dataclasses.replace(b, reference=toned(n)) for n, b in enumerate(numbered(), 1))
+    real = (dataclasses.replace(b, reference=toned(-n)) for n, b in enumerate(real_numbered(), 1))
+    config = adjust(steps=6, history=4)
+
+    run(config, loss, discriminator=TonedScale(), synthetic=synthetic, real=real)
+
+    for _, shown in loss.real:  # image -n/1000 with tone -n
+        assert shown.shape[1] == 1 + 8
+        assert torch.allclose(shown[:, 1:], shown[:, :1] * 1000)
+    for call, shown in loss.refined:
+        made_in = shown[:, 1:].amax((1, 2, 3))
+        assert torch.equal(made_in, shown[:, 1:].amin((1, 2, 3)))  # one tone an image
+        if call == "refiner":
+            assert len(made_in.unique()) == 1
+    _, last = loss.refined[-1]
+    assert len(last[:, 1].unique()) > 1  # the history's images keep the tones of their time
+
+
+def test_a_tone_stays_with_its_image_in_the_history():
+    loss = Recorder()
+    synthetic = (dataclasses.replace(b, reference=toned(n)) for n, b in enumerate(numbered(), 1))
+    real = (dataclasses.replace(b, reference=toned(-n)) for n, b in enumerate(real_numbered(), 1))
+    config = adjust(steps=0, discriminator_warmup=8, history=4)
+
+    run(config, loss, discriminator=TonedScale(), synthetic=synthetic, real=real)
+
+    for _, shown in loss.refined:  # the refiner does not learn here: image n/1000 with tone n
+        assert torch.allclose(shown[:, 1:], shown[:, :1] * 1000)
+
+
 def test_a_refiner_that_takes_a_reference_says_so_where_none_comes():
     players = (UnshuffleRefiner(3, 2, 8, 1, takes_reference=True), Patch(3, 8))
 
@@ -499,7 +544,7 @@ def test_a_stopped_loop_goes_on_in_the_same_process():
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.99])
 def test_what_is_kept_is_the_moving_average_of_the_weights(decay):
     config = adjust(average=decay, refiner_warmup=3, discriminator_warmup=2)
-    refiner, discriminator = networks()
+    refiner, discriminator = networks("resnet")  # no identity at the start: its warm-up moves
 
     average = None
     for step in steps_of((refiner, discriminator), config):

@@ -7,8 +7,8 @@ rendered images. The real training photos are used without their labels, but for
 Results accumulate in WORK/results.jsonl (a finished cell is not run again); `--table` prints them.
 
 Readings: "raw" is the pair as it is (white against green backdrop); "grey" sets the backdrop of
-both sides to 128 through the mask, eroded by one pixel, so that the gap is skin, light and sensor; what an arm does to
-the backdrop is undone.
+both sides to 128 through the mask, eroded by one pixel, so that the gap is skin, light and sensor;
+what an arm does to the backdrop is undone.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def refined(path: Path, variants: int = 4) -> Arm:
 
 
 def on_grey(arm: Arm) -> Arm:
-    """The arm, its backdrop set back to grey: the grey reading compares what happens to the hand."""
+    """The arm, its backdrop set back to grey: this reading compares what happens to the hand."""
 
     def apply(images: Array, epoch: int) -> Array:
         backdrop = (images == 128).all(axis=3, keepdims=True)
@@ -268,7 +268,8 @@ def drift(before: Array, after: Array, masks: Array) -> tuple[float, float]:
 def edges(image: Array) -> Array:
     """Gradient magnitude of the strongest channel, sharp grain removed, with a soft ceiling."""
     smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
-    size = np.hypot(cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)).max(axis=2)
+    across, along = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
+    size = np.hypot(across, along).max(axis=2)
     return size / (size + np.percentile(size, 90) + 1e-3)
 
 
