@@ -201,7 +201,7 @@ class Crops:
 
     def _cut(self, image: Array, rows: slice, columns: slice, mirrored: bool) -> Tensor:
         cut = image[rows, columns][:, ::-1] if mirrored else image[rows, columns]
-        crop = _unit(np.ascontiguousarray(cut))
+        crop = _unit(cut.copy())  # ascontiguousarray would leave one mirrored pixel as it is
         if crop.shape[1:] != self.config.crop:
             crop = F.interpolate(crop[None], self.config.crop, mode="bilinear", antialias=True)[0]
         return crop

@@ -59,7 +59,7 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
             with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
                 _check(image, path, max_pixels)
                 kind, orientation = str(image.format), _orientation(image)
-                pixels = _UNTURNED[orientation](_pixels(image, path))
+                pixels = _UNTURNED[orientation](_pixels(image, path)).copy()
                 return ImageFile(pixels, kind, _metadata(image, orientation))
     except ImageError:
         raise

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -181,7 +182,7 @@ class ImageRefiner:
                 "refiner declares no receptive_field, so it cannot be tiled; raise max_workspace_mb"
             )
         grid = getattr(self.network, "multiple", 1)
-        side = max(math.isqrt(self._budget()) - 2 * margin, 16) // grid * grid
+        side = max(math.isqrt(self._budget()) - 2 * margin, 16, grid) // grid * grid
         for top in range(0, height, side):
             for left in range(0, width, side):
                 rows, columns = _span(top, side, margin, height), _span(left, side, margin, width)
@@ -215,8 +216,8 @@ def resolve_device(wanted: str | torch.device) -> torch.device:
 
 
 def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
-    if isinstance(seed, int):
-        return [seed + index for index in range(count)]
+    if isinstance(seed, (int, np.integer)):
+        return [int(seed) + index for index in range(count)]
     if len(seed) != count:
         raise ImageError(f"expected one seed for each of {count} images, got {len(seed)}")
     return [int(s) for s in seed]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 LEVELS = 256
 """Knots of a tone curve; the values of a uint8 image lie exactly on them."""
@@ -58,13 +59,16 @@ def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
 
 
 def apply_curve(image: Tensor, curve: Tensor) -> Tensor:
-    """An image through a curve, linear between its knots: (C, H, W), (C, LEVELS) -> (C, H, W)."""
+    """An image through a curve: (C, H, W), (C, LEVELS) -> (C, H, W)."""
     position = (image * (LEVELS - 1)).clamp(0, LEVELS - 1).flatten(1)
-    below = position.floor().long()
-    above = (below + 1).clamp(max=LEVELS - 1)
-    return torch.lerp(curve.gather(1, below), curve.gather(1, above), position - below).view_as(
-        image
+    nearest = position.round().long()  # the level that the histogram counted it at
+    # What lies between levels passes with a gain of 1 at most, or flat areas would leave theirs.
+    rise = curve.diff(dim=1).clamp(max=1 / (LEVELS - 1))
+    gain = torch.minimum(
+        F.pad(rise, (1, 0), mode="replicate"), F.pad(rise, (0, 1), mode="replicate")
     )
+    toned = curve.gather(1, nearest) + (position - nearest) * gain.gather(1, nearest)
+    return toned.view_as(image)
 
 
 def pick(bank: Tensor, seed: int) -> Tensor:

@@ -120,7 +120,7 @@ class TrainingState:
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in _under(flat, f"optimizer.{player}").items():
                 index, slot = name.split(".")
-                slots.setdefault(int(index), {})[slot] = value
+                slots.setdefault(int(index), {})[slot] = value.clone()
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
             _lay_out(optimizer)
         self.step, self.synthetic_batches, self.real_batches, self.history.size = flat[
@@ -128,7 +128,7 @@ class TrainingState:
         ].tolist()
         if "history" in flat:
             device = next(self.refiner.parameters()).device
-            self.history.images = flat["history"].to(device)
+            self.history.images = flat["history"].to(device, copy=True)
 
 
 def train(
@@ -291,11 +291,14 @@ class _Players:
 
     @contextlib.contextmanager
     def _frozen(self, network: nn.Module) -> Iterator[None]:
-        network.requires_grad_(False)
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        for weight in trained:
+            weight.requires_grad_(False)
         try:
             yield
         finally:
-            network.requires_grad_(True)
+            for weight in trained:
+                weight.requires_grad_(True)
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
