@@ -239,7 +239,8 @@ def _read(
     for index in np.random.default_rng([seed, 0]).permutation(len(names)):
         pixels = _shrunk(read_image(coco.inside(folder, names[index])).pixels, shorter)
         decoded[int(index)] = pixels if pixels.ndim == 3 else pixels[..., None]
-        room -= pixels.nbytes
+        grown = 3 if config.channels == 3 and pixels.ndim == 2 else 1  # grey held as RGB
+        room -= pixels.nbytes * grown
         if room <= 0:
             break
     order = sorted(decoded)

@@ -23,8 +23,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """File names taken for images when a folder is searched."""
 
-MAX_PIXELS = 200_000_000
-"""Default cap on width x height, checked before anything is decoded."""
+MAX_PIXELS = 178_956_970
+"""Default cap on width x height, checked before anything is decoded; Pillow's own, above which it
+refuses whatever a caller says."""
 
 Array = np.ndarray[Any, Any]
 

@@ -103,7 +103,8 @@ def _to_nchw(image: Image) -> Tensor:
 def _native_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     if array.dtype.kind not in "uf" or array.dtype.itemsize > 8:
         raise ImageError(f"expected uint8, uint16, or a float in [0, 1]; got {array.dtype}")
-    array = array if array.flags.writeable else array.copy()
+    if not array.flags.writeable or min(array.strides, default=0) < 0:
+        array = array.copy()  # torch takes neither
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 

@@ -326,6 +326,7 @@ HOSTILE = [
     {"size": [10, 12], "counts": ""},
     {"size": [10, 12], "counts": [-1, 121]},
     {"size": [10, 12], "counts": [59.5, 60.5]},
+    {"size": [10, 12], "counts": [10**13]},
     {"size": [10, 12], "counts": [2**70]},
     {"size": [10, 12], "counts": ["120"]},
     {"size": [10, 12], "counts": "garbage"},

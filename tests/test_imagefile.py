@@ -434,6 +434,16 @@ def test_a_written_file_is_whole_and_alone(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["a.bin"]
 
 
+def test_who_reads_the_old_file_is_not_disturbed_by_the_new(tmp_path):
+    path = tmp_path / "a.bin"
+    write_atomically(path, b"first")
+
+    with path.open("rb") as reader:
+        write_atomically(path, b"second")
+
+        assert reader.read() == b"first"
+
+
 @pytest.mark.parametrize("blocked", ["below a file", "onto a folder", "a long name"])
 def test_a_failed_write_leaves_nothing_behind(tmp_path, blocked):
     (tmp_path / "file").write_text("kept")

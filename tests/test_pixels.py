@@ -284,3 +284,9 @@ def test_what_is_shown_is_rgb_of_eight_bits(shape, dtype):
     grey_or_red = image if image.ndim == 2 else image[..., 0]
     expected = grey_or_red.astype(float) / FULL[np.dtype(dtype).name] * 255
     assert np.abs(shown[..., 0] - expected).max() <= 0.51
+
+
+def test_a_mirrored_view_of_one_row_is_an_image_like_any_other():
+    view = np.zeros((1, 5, 3), np.uint8)[::-1]
+
+    assert np.array_equal(Pixels(view, 3).add(torch.zeros(1, 3, 1, 5)), view)

@@ -345,6 +345,24 @@ def test_an_observer_that_raises_is_not_called_again_and_stops_no_other(module):
     assert registry.build("loss", "kept") == {}
 
 
+def test_an_observer_that_raised_in_one_run_is_called_again_in_the_next(module):
+    calls = []
+
+    def fails_once(out):
+        calls.append(out)
+        if out == "first":
+            raise OSError("disk gone")
+
+    registry = Registry([], {"mine": module(simgan_training_ended=fails_once)})
+
+    with pytest.warns(UserWarning, match="disk gone"):
+        registry.notify("simgan_training_ended", out="first", reason="finished")
+    for out in ("first", "second", "second"):
+        registry.notify("simgan_training_ended", out=out, reason="finished")
+
+    assert calls == ["first", "second", "second"]
+
+
 def test_an_observer_takes_the_arguments_that_it_wants(module):
     seen = {}
     mine = module(
