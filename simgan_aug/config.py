@@ -69,7 +69,7 @@ class Regularization:
 class Tone:
     """The tones of real photos, one of which is drawn per image by its seed."""
 
-    photos: int = 64
+    photos: int = 0
     """Real photos whose tone is kept in the checkpoint; 0: none."""
     match: bool = True
     """Match each image's histogram to the tone before the network sees it; else only a network that
@@ -202,7 +202,7 @@ class Config:
     """R."""
     discriminator: Part = field(default_factory=lambda: Part(name="patch"))
     """D."""
-    loss: Part = field(default_factory=lambda: Part(name="least_squares"))
+    loss: Part = field(default_factory=lambda: Part(name="relativistic"))
     """The adversarial terms."""
     regularization: Regularization = field(default_factory=Regularization)
     """The term that holds labels."""

@@ -102,7 +102,7 @@ class Relativistic:
 
     pairs_real = True
 
-    def __init__(self, r1: float = 1.0, r2: float = 1.0) -> None:
+    def __init__(self, r1: float = 0.1, r2: float = 0.1) -> None:
         self.r1, self.r2 = _weights(r1, r2)
 
     def refiner(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
