@@ -44,7 +44,7 @@ class Part:
 class Regularization:
     """What holds the refined image to the synthetic one (eq. 1 and 4)."""
 
-    weight: float = 0.1
+    weight: float = 0.05
     """lambda."""
     features: str = "identity"
     """psi, a registered feature transform."""
@@ -128,9 +128,9 @@ class Training:
     """Discriminator updates after that, before the first step."""
     optimizer: str = "adam"
     """"adam" or "sgd"."""
-    refiner_rate: float = 2e-4
+    refiner_rate: float = 6e-4
     """Learning rate of the refiner."""
-    discriminator_rate: float = 4e-4
+    discriminator_rate: float = 6e-4
     """Learning rate of the discriminator."""
     betas: tuple[float, float] = (0.0, 0.99)
     """Adam's decay rates."""
