@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from simgan_aug import checkpoint, data, plugins
 from simgan_aug.config import Config, parse
-from simgan_aug.errors import CheckpointError, ConfigError, DataError, SimganAugError
+from simgan_aug.errors import CheckpointError, ConfigError, DataError
 from simgan_aug.imagefile import write_atomically
 from simgan_aug.inference import ImageRefiner, resolve_device
 from simgan_aug.losses import self_regularization
@@ -88,7 +88,7 @@ class Run:
         self.real = data.read_real(inputs.real, config.data, self.synthetic, seed)
         self.bank = data.tone_bank(self.real, config.tone.photos, seed)
         self.state = self._start()
-        if resume:
+        if resume and (out / STATE).exists():  # else it was killed before its first save
             self._restore()
 
     @property
@@ -111,7 +111,7 @@ class Run:
             config=self.config,
             first_step=self.state.step + 1,
         )
-        reason = "interrupted"
+        reason = ""
         try:
             for step in self._train():
                 plugins.registry().notify(
@@ -121,8 +121,11 @@ class Run:
                     self.save()
                 yield step
             reason = "finished"
-        except SimganAugError as error:
-            reason = str(error)
+        except GeneratorExit:  # the caller stops between two steps
+            reason = "interrupted"
+            raise
+        except BaseException as error:  # in the midst of a step: what it has left is not to be kept
+            reason = f"{type(error).__name__}: {error}"
             raise
         finally:
             if reason in ("finished", "interrupted"):

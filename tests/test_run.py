@@ -198,6 +198,7 @@ def test_drawing_a_sample_does_not_change_the_training(inputs, tmp_path, monkeyp
     assert equal(weights(tmp_path / "plain"), weights(tmp_path / "drawn"))
 
 
+@pytest.mark.filterwarnings("ignore:plugin 'observers'")  # cannot write its metrics either
 def test_a_full_disk_is_one_clear_error(inputs, small_disk):
     with pytest.raises(OutputError, match="No space left"):
         list(Run(SMALL, inputs, small_disk / "out").steps())
@@ -236,3 +237,28 @@ def test_losses_go_to_tensorboard_where_it_is_installed(inputs, tmp_path, monkey
 
     board = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss/discriminator")] == [1, 2, 4, 6]
+
+
+def test_a_run_killed_before_its_first_save_starts_again(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "whole").steps())
+    running = Run(SMALL, inputs, tmp_path / "out").steps()
+    next(running)
+    running.close()
+    (tmp_path / "out" / "state.safetensors").unlink()
+
+    list(Run(SMALL, inputs, tmp_path / "out", resume=True).steps())
+
+    assert equal(weights(tmp_path / "out"), weights(tmp_path / "whole"))
+
+
+def test_an_error_in_the_midst_of_a_step_does_not_replace_the_last_save(inputs, tmp_path):
+    running = Run(SMALL, inputs, tmp_path / "out")
+    steps = running.steps()
+    next(steps)
+    running.save()
+    good = weights(tmp_path / "out")
+
+    with pytest.raises(KeyboardInterrupt):
+        steps.throw(KeyboardInterrupt)
+
+    assert equal(weights(tmp_path / "out"), good)
