@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from simgan_aug.errors import ConfigError, OutputError, SimganAugError, TrainingError
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+
+MEMORY_ADVICE = "lower training.batch_size, data.crop, training.history or data.memory_mb"
 
 _console = Console(stderr=True, highlight=False)
 
@@ -56,26 +61,30 @@ def train(
 
     Ctrl-C saves; --resume --out RUN goes on.
     """
-    from simgan_aug.dataset import image_folder
+    from simgan_aug.coco import image_folder
     from simgan_aug.run import REFINER, Inputs, Run, read_info
 
     device, licence = settings.pop("device"), settings.pop("licence")
     if resume:
-        config, inputs, licence = _resumed(read_info(out), synthetic, images, real, settings)
+        info = read_info(out)
+        config, inputs = _resumed(info, synthetic, images, real, settings)
+        licence = licence or str(info.get("licence", ""))
     else:
         if synthetic is None or real is None:
             raise click.UsageError("--synthetic and --real are needed, but for --resume")
         config = _configured(**settings)
         inputs = Inputs(annotations=synthetic, images=images or image_folder(synthetic), real=real)
-    run = Run(config, inputs, out, device=device, resume=resume, licence=licence)
-    _console.print(_sources(run), highlight=False)
+    with _console.status("decoding images"):
+        run = Run(config, inputs, out, device=device, resume=resume, licence=licence)
+    for line in _sources(run):
+        click.echo(line, err=True)
     _follow(run, out)
     click.echo(f"refiner: {out / REFINER}")
     click.echo(f"samples: {out / 'samples'}")
-    click.echo(
-        f"next:    simgan-aug refine --annotations {inputs.annotations} --images {inputs.images} "
-        f"--refiner {out / REFINER} --out REFINED"
-    )
+    options = {"--annotations": inputs.annotations, "--images": inputs.images}
+    options |= {"--refiner": out / REFINER, "--out": "REFINED"}
+    words = [str(word) for option in options.items() for word in option]
+    click.echo(f"next:    {shlex.join(['simgan-aug', 'refine', *words])}")
 
 
 @cli.command()
@@ -95,7 +104,8 @@ def refine(annotations: tuple[Path, ...], images: Path | None, out: Path, **sett
     The images land in OUT/images, each annotation file in OUT, last of all. The same command
     after an interruption goes on.
     """
-    from simgan_aug.dataset import RefineJob, image_folder
+    from simgan_aug.coco import image_folder
+    from simgan_aug.dataset import RefineJob
     from simgan_aug.progress import Interrupted, track
 
     folder = images or image_folder(annotations[0])
@@ -131,7 +141,8 @@ def preview(
 ) -> None:
     """Draw a sheet: synthetic over refined over real."""
     from simgan_aug.inference import ImageRefiner
-    from simgan_aug.preview import preview_folders, save_png
+    from simgan_aug.preview import preview_folders
+    from simgan_aug.sheet import save_png
 
     if out.suffix.lower() != ".png":
         raise ConfigError(f"--out must name a .png file, got {out}")
@@ -153,9 +164,10 @@ def plugins(as_json: bool) -> None:
     table = Table("plugin", "distribution", "parts", "error")
     for plugin in found:
         offered = [f"{kind}: {', '.join(names)}" for kind, names in plugin.parts.items() if names]
-        table.add_row(
-            plugin.name, f"{plugin.distribution} {plugin.version}", "\n".join(offered), plugin.error
-        )
+        distribution = f"{plugin.distribution} {plugin.version}"
+        # As Text, for what a plugin says may look like markup.
+        row = (plugin.name, distribution, "\n".join(offered), plugin.error)
+        table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
 
 
@@ -190,6 +202,14 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
         sys.stderr.close()
         return 1
+    except OSError as error:  # a name too long, no right to look
+        click.echo(f"error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error):
+            raise
+        click.echo(f"error: out of memory: {MEMORY_ADVICE}", err=True)
+        return 1
 
 
 def _configured(
@@ -201,6 +221,7 @@ def _configured(
 ) -> Any:
     """The config of a new run: a preset or a file, and what the options change."""
     from simgan_aug.config import load_config, load_preset
+    from simgan_aug.run import check_parts
 
     if preset and config_file:
         raise click.UsageError("take --preset or --config; a file can name its preset itself")
@@ -211,7 +232,9 @@ def _configured(
         seed=config.training.seed if seed is None else seed,
     )
     data = dataclasses.replace(config.data, channels=int(channels or config.data.channels))
-    return dataclasses.replace(config, data=data, training=training)
+    config = dataclasses.replace(config, data=data, training=training)
+    check_parts(config, str(config_file or f"preset {preset or 'default'}"))
+    return config
 
 
 def _resumed(
@@ -220,8 +243,8 @@ def _resumed(
     images: Path | None,
     real: Path | None,
     settings: dict[str, Any],
-) -> tuple[Any, Any, str]:
-    """Config, inputs and licence of a run that goes on; its data may have moved."""
+) -> tuple[Any, Any]:
+    """Config and inputs of a run that goes on; its data may have moved."""
     from simgan_aug.config import parse
     from simgan_aug.run import Inputs
 
@@ -238,17 +261,22 @@ def _resumed(
         )
     moved = {"annotations": synthetic, "images": images, "real": real}
     inputs = {name: moved[name] or Path(path) for name, path in info["inputs"].items()}
-    return config, Inputs(**inputs), str(info.get("licence", ""))
+    return config, Inputs(**inputs)
 
 
-def _sources(run: Any) -> str:
+def _sources(run: Any) -> Iterator[str]:
+    """What a run has read, and what of it a user would want to know."""
     parts = []
     for name, source in (("synthetic", run.synthetic), ("real", run.real)):
-        note = (
-            "" if len(source.images) == source.listed else f" of {source.listed:,} (data.memory_mb)"
-        )
-        parts.append(f"{len(source.images):,}{note} {name} images")
-    return f"{' and '.join(parts)}, {run.synthetic.channels} channel(s), on {run.device}"
+        part = "" if len(source.images) == source.listed else f" of {source.listed:,}"
+        parts.append(f"{len(source.images):,}{part} {name} images")
+        if part:
+            yield f"note: of the {name} images a random part is used (data.memory_mb)"
+        small = sum(source.is_smaller(run.config.data.crop))
+        if small:
+            crop = "x".join(map(str, run.config.data.crop))
+            yield f"note: {small} {name} images are smaller than data.crop ({crop}): enlarged"
+    yield f"{' and '.join(parts)}, {run.synthetic.channels} channel(s), on {run.device}"
 
 
 def _follow(run: Any, out: Path) -> None:
@@ -263,9 +291,8 @@ def _follow(run: Any, out: Path) -> None:
         for _ in track(run.steps(), run.total, run.state.step, "steps", describe, _console):
             pass
     except Interrupted:
-        click.echo(
-            f"saved after step {run.state.step}; go on with: simgan-aug train --resume --out {out}"
-        )
+        again = shlex.join(["simgan-aug", "train", "--resume", "--out", str(out)])
+        click.echo(f"saved after step {run.state.step}; go on with: {again}")
         raise
 
 

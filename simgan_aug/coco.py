@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,29 +15,30 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from simgan_aug.errors import ConfigError, DataError, did_you_mean
+from simgan_aug.errors import ConfigError, DataError, ImageError, did_you_mean
 
 MAX_OUTLINE = 2**22
 """Px around a polygon; a longer one is a mistake."""
 
 Array = np.ndarray[Any, Any]
+Id = int | str | float
 _T = TypeVar("_T")
 
 
 class CocoImage(msgspec.Struct, frozen=True):
     """One entry of `images`; ids are kept as they are, whatever their type."""
 
-    id: int | str
+    id: Id
     file_name: str
-    width: int | None = None
-    height: int | None = None
+    width: float | None = None
+    height: float | None = None
 
 
 class Annotation(msgspec.Struct, frozen=True):
     """The part of an annotation that says where a label lies."""
 
-    image_id: int | str
-    category_id: int | str | None = None
+    image_id: Id
+    category_id: Id | None = None
     bbox: list[float] | None = None
     """x, y, width, height in px."""
     segmentation: Any = None
@@ -47,7 +48,7 @@ class Annotation(msgspec.Struct, frozen=True):
 class Category(msgspec.Struct, frozen=True):
     """One entry of `categories`."""
 
-    id: int | str
+    id: Id
     name: str
 
 
@@ -64,8 +65,8 @@ class _Labels(msgspec.Struct):
 class Labels:
     """Annotations by image, and the names of their categories."""
 
-    by_image: dict[int | str, list[Annotation]] = field(default_factory=dict)
-    categories: dict[int | str, str] = field(default_factory=dict)
+    by_image: dict[Id, list[Annotation]] = field(default_factory=dict)
+    categories: dict[Id, str] = field(default_factory=dict)
 
 
 def read_images(path: str | os.PathLike[str]) -> list[CocoImage]:
@@ -108,6 +109,53 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+def image_folder(annotations: Path) -> Path:
+    """Where the images of a COCO file lie if nobody says.
+
+    `images` beside it, a folder of its own name without .json, or its own folder: the first of them
+    that has the first image; if none has, the first that exists.
+
+    Raises:
+        DataError: as `read_images`.
+    """
+    beside = (annotations.parent / "images", annotations.with_suffix(""), annotations.parent)
+    present = [folder for folder in beside if folder.is_dir()] or [annotations.parent]
+    first = [image.file_name for image in read_images(annotations)[:1]]
+    with_it = (folder for folder in present if first and (folder / first[0]).is_file())
+    return next(with_it, present[0])
+
+
+def check_present(images: Iterable[CocoImage], folder: Path) -> None:
+    """Reject a folder that lacks images.
+
+    Raises:
+        DataError: says how many, names the first, and which option helps.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; say with --images where the images lie")
+    names = dict.fromkeys(image.file_name for image in images)
+    missing = [name for name in names if not inside(folder, name).is_file()]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(names)} images are missing in {folder}, the first is "
+            f"{missing[0]!r}; say with --images where they lie"
+        )
+
+
+def check_size(image: CocoImage, height: int, width: int) -> None:
+    """Reject an image of another size than its annotations speak of.
+
+    Raises:
+        ImageError: says both sizes.
+    """
+    stated = (image.width or width, image.height or height)
+    if (round(stated[0]), round(stated[1])) != (width, height):
+        raise ImageError(
+            f"{image.file_name}: is {width}x{height}, the annotations say "
+            f"{stated[0]:g}x{stated[1]:g}"
+        )
+
+
 def mask_of(annotation: Annotation, height: int, width: int) -> Array:
     """Where an annotation lies, (height, width) bool: its mask, else its box.
 
@@ -130,7 +178,7 @@ def mask_of(annotation: Annotation, height: int, width: int) -> Array:
 
 def weight_map(
     annotations: list[Annotation],
-    categories: Mapping[int | str, str],
+    categories: Mapping[Id, str],
     weights: Mapping[str, float],
     height: int,
     width: int,
@@ -155,7 +203,7 @@ def weight_map(
     return np.where(heaviest < 0, np.float32(outside), heaviest)
 
 
-def check_weights(weights: Mapping[str, float], categories: Mapping[int | str, str]) -> None:
+def check_weights(weights: Mapping[str, float], categories: Mapping[Id, str]) -> None:
     """Reject weights of categories that a file does not have.
 
     Raises:

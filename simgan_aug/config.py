@@ -73,7 +73,8 @@ class Tone:
     """Real photos whose tone is kept in the checkpoint; 0: none."""
     match: bool = True
     """Match each image's histogram to the tone before the network sees it; else only a network that
-    takes a reference sees the tone."""
+    takes a reference sees the tone. What matching changes is bound neither by label weights nor by
+    a refiner's `max_change`: these hold the network to the matched image."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -100,8 +101,11 @@ class Data:
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
-        _require(0 <= self.channels <= 64, f"channels must lie in [0, 64], got {self.channels}")
-        _require(min(self.crop) >= 8, f"crop must be 8 px or more each way, got {self.crop}")
+        _require(self.channels in (0, 1, 3), f"channels must be 0, 1 or 3, got {self.channels}")
+        _require(
+            min(self.crop) >= 8 and max(self.crop) <= 4096,
+            f"crop must be 8 to 4096 px each way, got {self.crop}",
+        )
         _require(
             0 < self.scale[0] <= self.scale[1] < 100,
             f"scale must be two ascending factors, got {self.scale}",
@@ -213,6 +217,14 @@ class Config:
     training: Training = field(default_factory=Training)
     """Algorithm 1."""
 
+    def __post_init__(self) -> None:
+        """Reject a sum beside a mean, whose weights have nothing to do with each other."""
+        sums = [self.loss.options.get("reduction"), self.regularization.reduction]
+        _require(
+            sums.count("paper_sum") != 1,
+            "loss.reduction and regularization.reduction must both be 'paper_sum' or neither",
+        )
+
     def to_builtins(self) -> dict[str, Any]:
         """Plain JSON values, as kept in a checkpoint."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
@@ -287,7 +299,10 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
             raise ConfigError(f"{source}: {name} must be a table ([{name}]), got {table!r}")
         read = _part if isinstance(sections[name], Part) else _section
         sections[name] = read(sections[name], table, f"{source}: [{name}]")
-    return Config(**sections)
+    try:
+        return Config(**sections)
+    except ConfigError as error:
+        raise ConfigError(f"{source}: {error}") from None
 
 
 def _part(base: Part, table: Mapping[str, Any], where: str) -> Part:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from torch.nn import functional as F
 from simgan_aug import coco, tone
 from simgan_aug.config import Data
 from simgan_aug.errors import DataError
-from simgan_aug.imagefile import SUFFIXES, read_image
+from simgan_aug.folders import list_images
+from simgan_aug.imagefile import read_image, upright
 from simgan_aug.pixels import LUMA, Pixels
 from simgan_aug.training import Batch
 
@@ -51,6 +51,10 @@ class Source:
         """Colour channels of all images."""
         return int(self.images[0].shape[2])
 
+    def is_smaller(self, crop: tuple[int, int]) -> list[bool]:
+        """Which images have to be enlarged to fill a crop of this height and width."""
+        return [image.shape[0] < crop[0] or image.shape[1] < crop[1] for image in self.images]
+
 
 def read_synthetic(
     annotations: Path, folder: Path, config: Data, label_weights: Mapping[str, float], seed: int
@@ -67,7 +71,13 @@ def read_synthetic(
         raise DataError(f"{annotations}: lists no images")
     names = list(dict.fromkeys(image.file_name for image in listed))
     fingerprint = hashlib.sha256(annotations.read_bytes()).hexdigest()
-    source = _read(names, folder, config, seed, fingerprint, shorter=None)
+    coco.check_present(listed, folder)
+    source = _read(
+        names, config, seed, fingerprint, lambda n: read_image(coco.inside(folder, n)).pixels
+    )
+    stated = {image.file_name: image for image in listed}
+    for name, pixels in zip(source.names, source.images, strict=True):
+        coco.check_size(stated[name], *pixels.shape[:2])
     if not label_weights:
         return source
     labels = coco.read_labels(annotations)
@@ -85,7 +95,7 @@ def read_synthetic(
 
 
 def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Source:
-    """The images below a folder; labels, if there are any, are never read.
+    """The images below a folder, upright; labels, if there are any, are never read.
 
     Raises:
         DataError: no images, one that is unreadable, mixed channels, or others than the
@@ -102,33 +112,19 @@ def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Sourc
         else None
     )
     fingerprint = hashlib.sha256(sizes.encode("utf-8", "surrogateescape")).hexdigest()
-    source = _read(names, folder, config, seed, fingerprint, shorter)
+    source = _read(
+        names,
+        config,
+        seed,
+        fingerprint,
+        lambda name: _shrunk(upright(read_image(folder / name)), shorter),
+    )
     if source.channels != synthetic.channels:
         raise DataError(
             f"the synthetic images have {synthetic.channels} channel(s), those in {folder} "
             f"{source.channels}: set data.channels to 1 or 3"
         )
     return source
-
-
-def list_images(folder: Path) -> list[str]:
-    """Names of all image files below a folder, relative to it, sorted.
-
-    Raises:
-        DataError: the folder is missing or holds no image.
-    """
-    if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; expected one with images")
-    found = (
-        str((Path(parent) / name).relative_to(folder))
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
-    names = sorted(found)
-    if not names:
-        raise DataError(f"{folder}: no image files in it ({', '.join(SUFFIXES)})")
-    return names
 
 
 class Crops:
@@ -139,8 +135,8 @@ class Crops:
         config: crop size, scale, flip.
         batch_size: images a batch.
         seed: of all draws.
-        bank: (K, C, Q) tones; each crop gets one of them as its reference. None: its own image's
-            tone, as is right for real photos.
+        bank: (K, C, Q) tones; each crop gets one of them as its reference.
+        own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
     """
 
@@ -152,9 +148,10 @@ class Crops:
         seed: int,
         bank: Tensor | None = None,
         match: bool = False,
+        own_tone: bool = False,
     ) -> None:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
-        self.bank, self.match = bank, match
+        self.bank, self.match, self.own_tone = bank, match, own_tone
         self._histograms: dict[int, Tensor] = {}
 
     def batches(self, start: int = 0) -> Iterator[Batch]:
@@ -167,11 +164,11 @@ class Crops:
             yield Batch(
                 images=torch.stack(images) * 2 - 1,
                 weights=None if weights[0] is None else torch.stack(weights),
-                reference=torch.stack(references) * 2 - 1,
+                reference=None if references[0] is None else torch.stack(references) * 2 - 1,
             )
             number += 1
 
-    def _crop(self, rng: np.random.Generator) -> tuple[Tensor, Tensor | None, Tensor]:
+    def _crop(self, rng: np.random.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
         index = int(rng.integers(len(self.source.images)))
         image = self.source.images[index]
         rows, columns = self._window(image.shape[0], image.shape[1], rng)
@@ -181,7 +178,8 @@ class Crops:
         if self.source.weights is not None:
             weights = self._cut(self.source.weights[index][..., None], rows, columns, mirrored)
         if self.bank is None:
-            return crop, weights, tone.quantiles(self._histogram(index))
+            own = tone.quantiles(self._histogram(index)) if self.own_tone else None
+            return crop, weights, own
         reference = self.bank[int(rng.integers(len(self.bank)))]
         if self.match:
             crop = tone.apply_curve(crop, tone.tone_curve(self._histogram(index), reference))
@@ -227,50 +225,39 @@ def tone_bank(real: Source, photos: int, seed: int) -> Tensor | None:
 
 def _read(
     names: Sequence[str],
-    folder: Path,
     config: Data,
     seed: int,
     fingerprint: str,
-    shorter: int | None,
+    decode: Callable[[str], Array],
 ) -> Source:
     """Decode in a random order until the memory is full; kept in the order of the listing."""
     room = config.memory_mb * 2**20
     decoded: dict[int, Array] = {}
     for index in np.random.default_rng([seed, 0]).permutation(len(names)):
-        pixels = _shrunk(read_image(coco.inside(folder, names[index])).pixels, shorter)
+        pixels = decode(names[index])
         decoded[int(index)] = pixels if pixels.ndim == 3 else pixels[..., None]
         grown = 3 if config.channels == 3 and pixels.ndim == 2 else 1  # grey held as RGB
         room -= pixels.nbytes * grown
         if room <= 0:
             break
     order = sorted(decoded)
-    images = _same_channels(
-        [decoded[index] for index in order],
-        [names[index] for index in order],
-        folder,
-        config.channels,
-    )
-    return Source(images, [names[index] for index in order], None, fingerprint, len(names))
+    taken = [names[index] for index in order]
+    images = _same_channels([decoded[index] for index in order], taken, config.channels)
+    return Source(images, taken, None, fingerprint, len(names))
 
 
-def _same_channels(
-    images: list[Array], names: list[str], folder: Path, channels: int
-) -> list[Array]:
+def _same_channels(images: list[Array], names: list[str], channels: int) -> list[Array]:
     colours = [3 if image.shape[2] >= 3 else 1 for image in images]
     if not channels and len(set(colours)) > 1:
         grey = names[colours.index(1)]
         raise DataError(
-            f"{folder}: {colours.count(1)} of {len(images)} images are grey (such as {grey}), "
-            "the others in colour: set data.channels to 3 or 1 (--channels) to convert them"
+            f"{colours.count(1)} of {len(images)} images are grey (such as {grey}), the others in "
+            "colour: set data.channels to 3 or 1 (--channels) to convert them"
         )
     wanted = channels or colours[0]
-    if wanted not in (1, 3):
-        raise DataError(
-            f"data.channels = {wanted}: image files hold 1 or 3 channels (alpha is not trained on)"
-        )
     kinds = {image.dtype for image in images}
     if len(kinds) > 1:
-        raise DataError(f"{folder}: images of 8 and of 16 bits are mixed; convert them to one kind")
+        raise DataError("images of 8 and of 16 bits are mixed; convert them to one kind")
     return [
         _converted(image, colour, wanted) for image, colour in zip(images, colours, strict=True)
     ]
@@ -306,4 +293,4 @@ def _unit(pixels: Array) -> Tensor:
     return Pixels(pixels, pixels.shape[2]).colour()[0]
 
 
-__all__ = ["Crops", "Source", "list_images", "read_real", "read_synthetic", "tone_bank"]
+__all__ = ["Crops", "Source", "read_real", "read_synthetic", "tone_bank"]

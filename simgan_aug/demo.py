@@ -12,17 +12,20 @@ from typing import Any
 
 import numpy as np
 
-from simgan_aug import data as sources
 from simgan_aug.config import load_config
 from simgan_aug.dataset import refine
 from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.folders import check_writable, list_images
 from simgan_aug.imagefile import read_image, write_atomically
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.preview import preview_folders, save_png
+from simgan_aug.preview import preview_folders
 from simgan_aug.realism import features, kid
 from simgan_aug.run import REFINER, Inputs, Run
+from simgan_aug.sheet import save_png
 
 SHIPPED = Path("examples/data/hands")
+MARK = "demo.txt"
+"""Marks a folder as a demo's own."""
 
 
 def run(
@@ -37,12 +40,12 @@ def run(
         follow: shows a run's progress until it ends.
     """
     began, data = time.monotonic(), data or _shipped()
-    _clear(out)
     inputs = Inputs(
         annotations=data / "synthetic.json", images=data / "synthetic", real=data / "real"
     )
     config = load_config(data / "demo.toml")
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=steps))
+    _clear(out)
     job = Run(
         config, inputs, out / "run", licence="CC BY 2.0 and CC BY-SA 4.0; see examples/data/hands"
     )
@@ -86,7 +89,7 @@ def _report(numbers: dict[str, Any]) -> Iterator[str]:
 
 
 def _images(folder: Path) -> list[np.ndarray[Any, Any]]:
-    return [read_image(folder / name).pixels for name in sources.list_images(folder)]
+    return [read_image(folder / name).pixels for name in list_images(folder)]
 
 
 def _shipped() -> Path:
@@ -101,10 +104,12 @@ def _shipped() -> Path:
 
 
 def _clear(out: Path) -> None:
-    """Remove an earlier demo's result, and nothing that is not one."""
-    if out.exists() and any(out.iterdir()):
-        if not (out / "run" / "run.json").is_file():
-            raise ConfigError(
-                f"{out} is not empty and not of an earlier demo; choose another --out"
-            )
-        shutil.rmtree(out)
+    """Remove what an earlier demo has written, and nothing else."""
+    check_writable(out)
+    if out.exists() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise ConfigError(f"{out} is not empty and not of an earlier demo; choose another --out")
+    for name in ("run", "refined"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    for name in ("sheet.png", "numbers.json"):
+        (out / name).unlink(missing_ok=True)
+    write_atomically(out / MARK, b"simgan-aug demo may replace what it has written here\n")

@@ -76,10 +76,11 @@ def simgan_training_step(out: Path, step: Any, preview: Callable[[], Any]) -> No
 
 
 @hookspec
-def simgan_training_ended(out: Path, reason: str) -> None:
+def simgan_training_ended(out: Path, reason: str, preview: Callable[[], Any]) -> None:
     """A run has ended.
 
     Args:
         out: the run's folder.
-        reason: "finished", "interrupted" or the message of the error that ended it.
+        reason: "finished", "interrupted", or the error that ended it.
+        preview: as in `simgan_training_step`.
     """

@@ -74,6 +74,16 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
         raise ImageError(f"{path}: not a readable image ({', '.join(FORMATS)}): {error}") from None
 
 
+def upright(image: ImageFile) -> Array:
+    """The pixels as a viewer shows them, turned by their orientation tag; not for labelled ones."""
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # a damaged tag turns nothing
+        exif.load(image.metadata.get("exif", b""))
+    orientation = image.metadata.get("tiffinfo", {}).get(274, exif.get(274, 1))
+    inverse = {6: 8, 8: 6}.get(orientation, orientation)
+    return np.ascontiguousarray(_UNTURNED.get(inverse, _UNTURNED[1])(image.pixels))
+
+
 def encode_image(image: ImageFile, quality: int = 95) -> bytes:
     """The image in its own format, metadata included.
 

@@ -30,7 +30,7 @@ class ImageRefiner:
         match: match each image to its tone before the network; else only the network sees the tone.
         device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
         max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
-            halo, which changes no grey level.
+            halo, which changes no grey level (of 255).
         precision: "fp32", or "bf16" for speed on a GPU or a CPU with AMX: at most one grey level
             apart.
     """
@@ -206,12 +206,11 @@ def resolve_device(wanted: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(wanted)
-    except RuntimeError:
-        raise ConfigError(f"no device {wanted!r}; take 'auto', 'cpu', 'cuda' or 'cuda:0'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError):
         raise ConfigError(
-            "device 'cuda' was asked for, but this torch sees no GPU; take 'auto' or 'cpu'"
-        )
+            f"no device {str(wanted)!r} here; take 'auto', 'cpu', or 'cuda' where torch sees a GPU"
+        ) from None
     return device
 
 

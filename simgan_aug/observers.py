@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from simgan_aug.hookspecs import hookimpl
+from simgan_aug.sheet import save_png
 
 LOG_EVERY = 20
 """Steps between two lines of metrics."""
@@ -48,17 +49,17 @@ def simgan_training_step(out: Path, step: Any, preview: Callable[[], Any]) -> No
             for name, value in step.losses.items():
                 _boards[out].add_scalar(f"loss/{name}", value, step.number)
     if step.number % SAMPLE_EVERY == 0:
-        folder = out / "samples"
-        folder.mkdir(exist_ok=True)
-        preview().save(folder / f"step-{step.number:06d}.png")
+        save_png(preview(), out / "samples" / f"step-{step.number:06d}.png")
 
 
 @hookimpl
-def simgan_training_ended(out: Path) -> None:
-    """Close TensorBoard."""
+def simgan_training_ended(out: Path, reason: str, preview: Callable[[], Any]) -> None:
+    """Close TensorBoard, and draw the sheet of the refiner that was saved."""
     board = _boards.pop(out, None)
     if board is not None:
         board.close()
+    if reason in ("finished", "interrupted"):
+        save_png(preview(), out / "samples" / "last.png")
 
 
 def _number(line: str) -> int:

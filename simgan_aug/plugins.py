@@ -75,7 +75,7 @@ class Registry:
         self.manager.add_hookspecs(hookspecs)
         self.plugins: dict[str, Plugin] = {}
         self.parts: dict[str, dict[str, RegisteredPart]] = {kind: {} for kind in KINDS}
-        self._silenced: set[tuple[str, Any]] = set()  # observers that raised, with their run
+        self._silenced: set[tuple[str, str, Any]] = set()  # plugin, its hook that raised, run
         for name, module in builtins.items():
             self._add(Plugin(name, PROJECT, metadata.version("simgan-aug"), module))
         for entry in entry_points:
@@ -110,10 +110,10 @@ class Registry:
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook plugin by plugin.
 
-        One that raises is warned of and not called again for this run (`out`).
+        One that raises is warned of and this hook of it not called again for this run (`out`).
         """
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
-            silenced = (implementation.plugin_name, arguments["out"])
+            silenced = (implementation.plugin_name, hook, arguments["out"])
             if silenced in self._silenced:
                 continue
             try:

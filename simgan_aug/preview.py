@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simgan_aug.data import list_images
-from simgan_aug.imagefile import read_image, write_atomically
+from simgan_aug.errors import ImageError
+from simgan_aug.folders import list_images
+from simgan_aug.imagefile import read_image, upright
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.pixels import to_display
+from simgan_aug.pixels import Pixels, to_display
 from simgan_aug.sheet import sheet
 
 Array = np.ndarray[Any, Any]
@@ -48,22 +48,21 @@ def preview_folders(
     """The same of image files below folders.
 
     Raises:
-        DataError: a folder is missing or empty, or one of its images unreadable.
+        DataError: a folder is missing or empty, or one of its images unreadable or not taken.
     """
-    return preview(
-        refiner, _read(images, columns), _read(real, columns) if real else (), columns, **shown
-    )
+    photos = [upright(read_image(path)) for path in _paths(real, columns)] if real else []
+    renders = []
+    for path in _paths(images, columns):
+        renders.append(read_image(path).pixels)
+        try:
+            Pixels(renders[-1], refiner.channels)
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from None
+    return preview(refiner, renders, photos, columns, **shown)
 
 
-def save_png(picture: Image.Image, path: Path) -> None:
-    """Write a picture whole or not at all."""
-    target = io.BytesIO()
-    picture.save(target, format="PNG")
-    write_atomically(path, target.getvalue())
-
-
-def _read(folder: Path, count: int) -> list[Array]:
-    return [read_image(folder / name).pixels for name in _spaced(list_images(folder), count)]
+def _paths(folder: Path, count: int) -> list[Path]:
+    return [folder / name for name in _spaced(list_images(folder), count)]
 
 
 def _spaced(items: list[Any], count: int) -> list[Any]:

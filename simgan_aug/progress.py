@@ -42,10 +42,10 @@ def track(
         Interrupted: Ctrl-C, after the item at hand; a second Ctrl-C is a KeyboardInterrupt at once.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(None),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
+        TextColumn("{task.fields[rate]}", markup=False),
     )
     with _Wish(console) as wish, Progress(*columns, TimeRemainingColumn(), console=console) as bar:
         task = bar.add_task(unit, total=total, completed=done, rate="")
@@ -60,6 +60,7 @@ def track(
                 console.print(
                     f"{done + number}/{total} {unit}, {rate:.1f}/s, {left:.0f} s left, {text}",
                     highlight=False,
+                    markup=False,
                 )
                 last = now
             yield item

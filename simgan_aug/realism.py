@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Distance:
-    """A KID with its bootstrap interval."""
+    """A KID with an interval by resampling images."""
 
     value: float
     """Unbiased estimate; it may be slightly negative for equal distributions."""

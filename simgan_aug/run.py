@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 from simgan_aug import checkpoint, data, plugins
 from simgan_aug.config import Config, parse
-from simgan_aug.errors import CheckpointError, ConfigError, DataError
+from simgan_aug.errors import CheckpointError, ConfigError, DataError, PluginError
+from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.imagefile import write_atomically
 from simgan_aug.inference import ImageRefiner, resolve_device
 from simgan_aug.losses import self_regularization
@@ -81,6 +82,11 @@ class Run:
                 else "go on with --resume, or choose another --out"
             )
             raise ConfigError(f"{out} holds {'no' if resume else 'a'} training run: {way_out}")
+        for source in (inputs.images, inputs.real):
+            check_apart(source, out)
+        check_writable(out)
+        self.loss = plugins.build("loss", config.loss.name, **config.loss.options)
+        self.regularization = regularization(config)
         seed = config.training.seed
         self.synthetic = data.read_synthetic(
             inputs.annotations, inputs.images, config.data, config.regularization.labels, seed
@@ -90,6 +96,10 @@ class Run:
         self.state = self._start()
         if resume and (out / STATE).exists():  # else it was killed before its first save
             self._restore()
+        if self.state.step > self.total:
+            raise ConfigError(
+                f"{out} has done {self.state.step} steps, more than the {self.total} now asked for"
+            )
 
     @property
     def total(self) -> int:
@@ -130,7 +140,9 @@ class Run:
         finally:
             if reason in ("finished", "interrupted"):
                 self.save()
-            plugins.registry().notify("simgan_training_ended", out=self.out, reason=reason)
+            plugins.registry().notify(
+                "simgan_training_ended", out=self.out, reason=reason, preview=self.preview
+            )
 
     def save(self) -> None:
         """Write the refiner and the state; each whole or not at all.
@@ -176,16 +188,16 @@ class Run:
 
     def _train(self) -> Iterator[Step]:
         training = self.config.training
-        loss = plugins.build("loss", self.config.loss.name, **self.config.loss.options)
         seeds = (training.seed * 2, training.seed * 2 + 1)
         size, match = training.batch_size, self.config.tone.match
         synthetic = data.Crops(self.synthetic, self.config.data, size, seeds[0], self.bank, match)
-        real = data.Crops(self.real, self.config.data, size, seeds[1])
+        paired = bool(getattr(self.state.discriminator, "takes_reference", False))
+        real = data.Crops(self.real, self.config.data, size, seeds[1], own_tone=paired)
         return train(
             self.state.refiner,
             self.state.discriminator,
-            loss,
-            regularization(self.config),
+            self.loss,
+            self.regularization,
             synthetic.batches(self.state.synthetic_batches),
             real.batches(self.state.real_batches),
             training,
@@ -194,12 +206,13 @@ class Run:
 
     def _start(self) -> TrainingState:
         torch.manual_seed(self.config.training.seed)
-        players = [
-            _build(kind, getattr(self.config, kind), self.synthetic.channels)
-            for kind in ("refiner", "discriminator")
-        ]
+        channels = self.synthetic.channels
         # Networks are made on the CPU, so that a seed gives the same weights on every device.
-        refiner, discriminator = (player.to(self.device) for player in players)
+        refiner = _build("refiner", self.config.refiner, channels).to(self.device)
+        discriminator = _build("discriminator", self.config.discriminator, channels).to(self.device)
+        for player in (refiner, discriminator):
+            if getattr(player, "takes_reference", False) and self.bank is None:
+                raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
         return TrainingState(refiner, discriminator, self.config.training)
 
     def _restore(self) -> None:
@@ -269,6 +282,26 @@ def regularization(config: Config) -> Regularization:
         )
 
     return term
+
+
+def check_parts(config: Config, source: str) -> None:
+    """Build the parts of a config once, so that a mistake is found before any data is read.
+
+    Raises:
+        ConfigError: an unknown name or option, or a refused value; names `source` and table.
+    """
+    channels = config.data.channels or 3
+    checks: dict[str, Callable[[], Any]] = {
+        "refiner": lambda: _build("refiner", config.refiner, channels),
+        "discriminator": lambda: _build("discriminator", config.discriminator, channels),
+        "loss": lambda: plugins.build("loss", config.loss.name, **config.loss.options),
+        "regularization": lambda: regularization(config),
+    }
+    for table, check in checks.items():
+        try:
+            check()
+        except (ConfigError, PluginError) as error:
+            raise ConfigError(f"{source}: [{table}]: {error}") from None
 
 
 def _build(kind: str, part: Any, channels: int) -> nn.Module:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from simgan_aug.imagefile import write_atomically
 
 _LABEL = 16  # px above each row
 _GAP = 2
@@ -35,6 +39,13 @@ def sheet(rows: Mapping[str, Sequence[np.ndarray[Any, Any]]], cell: int = 192) -
             left += image.width + _GAP
         top += height + _LABEL + _GAP
     return canvas
+
+
+def save_png(picture: Image.Image, path: Path) -> None:
+    """Write a picture whole or not at all."""
+    target = io.BytesIO()
+    picture.save(target, format="PNG")
+    write_atomically(path, target.getvalue())
 
 
 def _fit(pixels: np.ndarray[Any, Any], cell: int) -> Image.Image:

@@ -1,9 +1,10 @@
 """Tone: match an image to the colour statistics of a real photo.
 
-Histogram matching with a random real photo per image is free and strong (README, "Against the
-baseline"); a refiner's network works on top of it. The statistics kept of a photo are its quantiles
-per channel, so a checkpoint holds a bank of photos' tones and none of their content. The curve is
-monotone per channel and so cannot move an edge.
+Histogram matching with a random real photo per image is free and a strong baseline where both sides
+show alike content; where ranks differ (dark hands before a lighter backdrop) it can erase an object
+(examples/study/RESULTS.md). So it is an option of the step before a refiner's network. The
+statistics kept of a photo are its quantiles per channel, so a checkpoint holds a bank of photos'
+tones and none of their content. The curve is monotone per channel and so cannot move an edge.
 """
 
 from __future__ import annotations

@@ -174,7 +174,7 @@ def train(
             for _ in range(config.discriminator_updates):  # K_d
                 losses |= players.update_discriminator()
         if phase != "discriminator warm-up":
-            state.average.update_parameters(refiner)
+            state.average.update_parameters(state.refiner)
         state.step += 1
         yield Step(state.step, phase, losses, state)
 
@@ -305,7 +305,10 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
     """ "fp32" or "bf16" for a wish that may be "auto"."""
     if wanted != "auto":
         return wanted
-    amx = torch.cpu.get_capabilities().get("amx_bf16", False) if device.type == "cpu" else False
+    known: Mapping[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # an older torch does not say
+    amx = device.type == "cpu" and known.get("amx_bf16", False)
     return "bf16" if amx or device.type == "cuda" else "fp32"
 
 

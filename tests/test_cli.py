@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from simgan_aug.checkpoint import load_state
 from simgan_aug.cli import main
 
 FAST = """
@@ -102,7 +103,8 @@ def test_a_killed_training_leaves_no_torn_file(data):
     process.communicate()
 
     assert process.returncode == -signal.SIGKILL
-    assert main(["train", "--resume", "--out", "run", "--steps", "1"]) == 0
+    done = load_state(data / "run" / "state.safetensors")[1]["step"]
+    assert main(["train", "--resume", "--out", "run", "--steps", str(done + 1)]) == 0
 
 
 def test_ctrl_c_while_refining_says_that_the_same_command_goes_on(data, refiner_file):
@@ -236,3 +238,68 @@ def test_the_demo_replaces_only_its_own_folder(tmp_path, capsys):
 
     assert main(["demo", "--out", str(tmp_path / "demo")]) == 2
     assert (tmp_path / "demo" / "thesis.txt").exists()
+
+
+def test_the_demo_leaves_a_project_alone_that_has_a_run_of_its_own(data, capsys):
+    main([*TRAIN, "--out", "run", "--steps", "1"])
+
+    assert main(["demo", "--out", "."]) == 2
+    assert (data / "run" / "refiner.safetensors").exists()
+    assert (data / "real" / "0.png").exists()
+
+
+def test_a_demo_that_cannot_start_removes_nothing(data, capsys):
+    (data / "demo").mkdir()
+    (data / "demo" / "demo.txt").touch()
+    (data / "demo" / "sheet.png").touch()
+
+    assert main(["demo", "--out", "demo", "--data", "nowhere"]) == 2
+    assert (data / "demo" / "sheet.png").exists()
+
+
+def test_a_name_too_long_for_the_system_is_one_line(data, capsys):
+    assert main([*TRAIN, "--out", "x" * 300]) == 2
+
+    assert "File name too long" in capsys.readouterr().err
+
+
+def test_a_device_that_is_not_there_is_one_line(data, capsys):
+    assert main([*TRAIN, "--out", "run", "--device", "mps"]) == 2
+
+    assert "no device 'mps' here" in capsys.readouterr().err
+
+
+def test_more_memory_than_there_is_says_what_to_lower(data, capsys):
+    (data / "huge.toml").write_text("[training]\nhistory = 1000000000000\n[data]\ncrop=[16,16]\n")
+
+    assert main([*TRAIN[:-1], "huge.toml", "--out", "run"]) == 1
+    assert "training.history" in capsys.readouterr().err
+
+
+def test_file_names_that_look_like_markup_are_only_names(data, refiner_file, capsys):
+    name = "a[/b] [bold]0.png"
+    (data / "odd" / "a[").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(data / "odd" / name)
+    (data / "odd.json").write_text(json.dumps({"images": [{"id": 1, "file_name": name}]}))
+    options = ["--annotations", "odd.json", "--refiner", str(refiner_file), "--out", "out"]
+
+    assert main(["refine", *options]) == 0
+    assert (data / "out" / "images" / name).exists()
+
+
+def test_a_mistake_in_a_parts_table_names_file_and_table(data, capsys):
+    (data / "bad.toml").write_text('[refiner]\nfeatures = "many"\n')
+
+    assert main([*TRAIN[:-1], "bad.toml", "--out", "run"]) == 2
+    assert "bad.toml: [refiner]: refiner 'unshuffle': features" in capsys.readouterr().err
+
+
+def test_an_image_that_a_refiner_does_not_take_is_named_in_a_preview(data, refiner_file, capsys):
+    (data / "odd").mkdir()
+    np_image = np.zeros((9, 9, 3), np.uint8)
+    Image.fromarray(np_image).save(data / "odd" / "a.png")
+    main([*TRAIN, "--out", "grey", "--steps", "1", "--channels", "1"])
+    options = ["--refiner", "grey/refiner.safetensors", "--images", "odd", "--out", "a.png"]
+
+    assert main(["preview", *options]) == 2
+    assert "odd/a.png: this refiner takes 1 channel" in capsys.readouterr().err

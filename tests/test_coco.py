@@ -12,14 +12,16 @@ from pycocotools import mask as pycoco
 from simgan_aug.coco import (
     Annotation,
     CocoImage,
+    check_size,
     check_weights,
+    image_folder,
     inside,
     mask_of,
     read_images,
     read_labels,
     weight_map,
 )
-from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.errors import ConfigError, DataError, ImageError
 
 SQUARE = [2, 1, 6, 1, 6, 4, 2, 4]  # columns 2 to 5, rows 1 to 3
 OTHER = [8, 5, 10, 5, 10, 8, 8, 8]
@@ -146,7 +148,7 @@ def test_what_python_calls_json_is_read(write, text):
         ('{"images": [{"file_name": "a.png"}]}', "missing required field `id`"),
         ('{"images": [{"id": null, "file_name": "a.png"}]}', "`null` - at `$.images[0].id`"),
         ('{"images": [{"id": 1, "file_name": 5}]}', "`int` - at `$.images[0].file_name`"),
-        ('{"images": [{"id": 1, "file_name": "a", "width": NaN}]}', "at `$.images[0].width`"),
+        ('{"images": [{"id": 1, "file_name": "a", "width": []}]}', "at `$.images[0].width`"),
     ],
     ids=lambda value: str(value[:20]),
 )
@@ -421,3 +423,35 @@ def test_a_weight_of_an_unknown_category_names_the_nearest():
 
 def test_weights_of_known_categories_are_accepted():
     check_weights({"background": 0, "labels": 1, "hand": 2, "cup": 3}, NAMES)
+
+
+def test_sizes_and_ids_written_as_floats_are_read(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(
+        '{"images": [{"id": 1.0, "file_name": "a.png", "width": 640.0, "height": 480}]}'
+    )
+
+    (image,) = read_images(path)
+
+    check_size(image, 480, 640)
+    with pytest.raises(ImageError, match=r"a\.png: is 641x480, the annotations say 640x480"):
+        check_size(image, 480, 641)
+
+
+@pytest.mark.parametrize("name", ["a.png", "images/a.png"])
+def test_images_are_looked_for_where_the_first_one_is(tmp_path, name):
+    for folder in ("images", "ann"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"")
+    (tmp_path / "ann.json").write_text(json.dumps({"images": [{"id": 1, "file_name": name}]}))
+
+    found = image_folder(tmp_path / "ann.json")
+
+    assert found / name == tmp_path / "images" / "a.png"
+
+
+def test_images_that_are_nowhere_are_looked_for_in_the_first_folder(tmp_path):
+    (tmp_path / "ann").mkdir()
+    (tmp_path / "ann.json").write_text('{"images": [{"id": 1, "file_name": "a.png"}]}')
+
+    assert image_folder(tmp_path / "ann.json") == tmp_path / "ann"

@@ -240,3 +240,8 @@ def test_every_field_of_every_setting_has_its_sentence():
 def _is_sentence(node):
     text = node.value.value if isinstance(node, ast.Expr) else None
     return isinstance(text, str) and text.endswith(".")
+
+
+def test_a_sum_beside_a_mean_is_refused():
+    with pytest.raises(ConfigError, match="both be 'paper_sum' or neither"):
+        parse({"preset": "paper-eyes", "loss": {"name": "least_squares"}}, source="a.toml")

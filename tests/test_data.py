@@ -12,8 +12,9 @@ from PIL import Image
 
 from simgan_aug import tone
 from simgan_aug.config import Data
-from simgan_aug.data import Crops, Source, list_images, read_real, read_synthetic, tone_bank
+from simgan_aug.data import Crops, Source, read_real, read_synthetic, tone_bank
 from simgan_aug.errors import ConfigError, DataError, ImageError
+from simgan_aug.folders import list_images
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)
@@ -122,7 +123,7 @@ def test_a_data_set_without_images_is_refused(synthetic):
 
 
 def test_a_missing_image_is_named(synthetic):
-    with pytest.raises(ImageError, match=r"images/b\.png: no such image file"):
+    with pytest.raises(DataError, match=r"1 of 2 images are missing .*'b\.png'.*--images"):
         synthetic({"a.png": COLOUR}, listed=["a.png", "b.png"])
 
 
@@ -236,7 +237,7 @@ def test_alpha_is_not_trained_on(synthetic, kept, channels):
 
 @pytest.mark.parametrize("channels", [2, 4, 64])
 def test_other_numbers_of_channels_are_not_in_files(synthetic, channels):
-    with pytest.raises(DataError, match=rf"data\.channels = {channels}: image files hold 1 or 3"):
+    with pytest.raises(ConfigError, match="channels must be 0, 1 or 3"):
         synthetic({"a.png": COLOUR}, config=Data(channels=channels))
 
 
@@ -491,9 +492,41 @@ def test_crops_that_are_not_matched_are_those_without_a_bank_and_know_a_tone():
     assert levels == pytest.approx([2 * 0.2 - 1, 2 * 0.8 - 1])
 
 
-def test_without_a_bank_a_crop_has_the_tone_of_its_own_image():
-    (batch,) = take(Crops(FLAT, Data(crop=(8, 8)), 16, seed=0), 1)
+def test_a_crop_has_the_tone_of_its_own_image_where_that_is_asked_for():
+    (batch,) = take(Crops(FLAT, Data(crop=(8, 8)), 16, seed=0, own_tone=True), 1)
 
     own = batch.images[:, :, :1, 0].expand(-1, -1, tone.QUANTILES)
     assert torch.allclose(batch.reference, own, atol=1e-6)
     assert len(batch.images.unique()) == 2
+
+
+def test_without_a_bank_a_crop_has_no_reference():
+    (batch,) = take(Crops(FLAT, Data(crop=(8, 8)), 16, seed=0), 1)
+
+    assert batch.reference is None
+
+
+def test_an_image_of_another_size_than_the_annotations_say_is_refused(tmp_path):
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 10)).save(tmp_path / "images" / "a.png")
+    listed = {"images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 20}]}
+    (tmp_path / "a.json").write_text(json.dumps(listed))
+
+    with pytest.raises(ImageError, match=r"a\.png: is 20x10, the annotations say 40x20"):
+        read_synthetic(tmp_path / "a.json", tmp_path / "images", Data(), {}, 0)
+
+
+def test_a_photo_of_a_phone_is_turned_upright(synthetic, tmp_path):
+    (tmp_path / "phone").mkdir()
+    exif = Image.Exif()
+    exif[274] = 6
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:10] = 255
+    Image.fromarray(pixels).save(tmp_path / "phone" / "a.png", exif=exif)
+
+    side = synthetic({"a.png": COLOUR})
+    (photo,) = read_real(tmp_path / "phone", Data(match_size=False), side, 0).images
+
+    assert photo.shape == (40, 20, 3)
+    assert photo[:, 10:].min() == 255
+    assert photo[:, :10].max() == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from simgan_aug.dataset import RefineJob, image_folder, refine
+from simgan_aug.dataset import RefineJob, refine
 from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
 
 AWKWARD = '{"images":[{"id":7,"file_name":"a/ü 1.png","width":20,"height":12,"x":1.50},\r\n'
@@ -207,13 +207,3 @@ def test_a_full_disk_leaves_no_torso(job, small_disk):
 
     assert not list(small_disk.rglob("*.tmp"))
     assert not (small_disk / "out" / "ann.json").exists()
-
-
-@pytest.mark.parametrize(
-    ("folders", "expected"), [(["images", "ann"], "images"), (["ann"], "ann"), ([], ".")]
-)
-def test_images_are_looked_for_beside_their_annotations(tmp_path, folders, expected):
-    for folder in folders:
-        (tmp_path / folder).mkdir()
-
-    assert image_folder(tmp_path / "ann.json") == tmp_path / expected

@@ -465,5 +465,5 @@ def test_an_unknown_device_is_an_error_that_shows_known_ones():
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error():
     assert resolve_device("auto") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="no GPU"):
+    with pytest.raises(ConfigError, match="no device 'cuda' here"):
         resolve_device("cuda")

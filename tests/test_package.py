@@ -29,7 +29,8 @@ LAYERS = [
     # contract
     {"hookspecs", "config"},
     # parts
-    {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "sheet", "progress"},
+    {"folders", "sheet"},
+    {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""

@@ -10,7 +10,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
-from simgan_aug.errors import CheckpointError, ConfigError, DataError, OutputError, TrainingError
+from simgan_aug.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputError,
+    PluginError,
+    TrainingError,
+)
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.run import Inputs, Run, read_info
 
@@ -186,7 +193,7 @@ def test_samples_show_three_rows_while_training(inputs, tmp_path, monkeypatch):
     list(Run(SMALL, inputs, tmp_path / "out").steps())
 
     names = sorted(path.name for path in (tmp_path / "out" / "samples").iterdir())
-    assert names == ["step-000003.png", "step-000006.png"]
+    assert names == ["last.png", "step-000003.png", "step-000006.png"]
 
 
 def test_drawing_a_sample_does_not_change_the_training(inputs, tmp_path, monkeypatch):
@@ -262,3 +269,44 @@ def test_an_error_in_the_midst_of_a_step_does_not_replace_the_last_save(inputs, 
         steps.throw(KeyboardInterrupt)
 
     assert equal(weights(tmp_path / "out"), good)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"loss": Part(name="typo")}, "no loss named 'typo'"),
+        ({"regularization": Regularization(features="typo")}, "no feature transform named 'typo'"),
+        ({"refiner": Part(name="unshuffle", options={"takes_reference": True})}, "set tone.photos"),
+        ({"discriminator": Part(name="patch", options={"takes_reference": True})}, "tone.photos"),
+    ],
+)
+def test_a_config_that_cannot_train_leaves_no_folder(inputs, tmp_path, change, message):
+    without_tone = dataclasses.replace(SMALL, tone=Tone(photos=0), **change)
+
+    with pytest.raises((ConfigError, PluginError), match=message):
+        Run(without_tone, inputs, tmp_path / "out")
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_is_trained_with_and_refined_with(inputs, tmp_path, image):
+    takes = {"takes_reference": True, "features": 8}
+    config = dataclasses.replace(
+        SMALL,
+        refiner=Part(name="unshuffle", options=takes | {"noise_channels": 0}),
+        discriminator=Part(name="patch", options=takes),
+        tone=Tone(photos=5, match=False),
+    )
+
+    list(Run(config, inputs, tmp_path / "out").steps())
+    refiner = ImageRefiner.load(tmp_path / "out" / "refiner.safetensors")
+
+    assert refiner.bank.shape[0] == 5
+    values = (image / 255).astype(np.float32)  # few steps change less than a grey level
+    assert len({refiner(values, seed=seed).tobytes() for seed in range(30)}) == 5
+
+
+@pytest.mark.parametrize("out", ["real/run", "synthetic/run"])
+def test_a_run_does_not_lie_in_its_own_data(inputs, tmp_path, out):
+    with pytest.raises(ConfigError, match="overlap"):
+        Run(SMALL, inputs, tmp_path / out)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from typing import Any
 
 from simgan_aug import coco
 from simgan_aug.errors import ConfigError, DataError, ImageError
+from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.imagefile import encode_image, read_image, write_atomically
 from simgan_aug.inference import ImageRefiner
 
@@ -73,7 +73,8 @@ class RefineJob:
             raise ConfigError(f"quality must lie in [1, 100], got {quality}")
         self.images, self.out = images, out
         self.strength, self.seed, self.quality = strength, seed, quality
-        _check_apart(images, out)
+        check_apart(images, out)
+        check_writable(out)
         self.annotations = _by_name(annotations)
         self.planned = _plan(annotations, images)
         self.refiner = ImageRefiner.load(refiner, device)
@@ -113,12 +114,7 @@ class RefineJob:
     def _refined(self, image: coco.CocoImage) -> bytes:
         path = coco.inside(self.images, image.file_name)
         source = read_image(path)
-        height, width = source.pixels.shape[:2]
-        stated = (image.width or width, image.height or height)
-        if stated != (width, height):
-            raise ImageError(
-                f"{path}: is {width}x{height}, the annotations say {stated[0]}x{stated[1]}"
-            )
+        coco.check_size(image, *source.pixels.shape[:2])
         digest = hashlib.sha256(
             f"{self.seed}/{image.file_name}".encode("utf-8", "surrogatepass")
         ).digest()
@@ -133,8 +129,6 @@ class RefineJob:
     def _check_out(self) -> None:
         if not self.out.exists():
             return
-        if not self.out.is_dir():
-            raise ConfigError(f"{self.out} is a file; --out must be a folder")
         try:
             before = json.loads((self.out / INFO).read_text())
         except (OSError, ValueError):
@@ -160,30 +154,12 @@ def refine(
     return Summary(refined, present, time.monotonic() - began)
 
 
-def image_folder(annotations: Path) -> Path:
-    """Where the images of a COCO file lie if nobody says.
-
-    `images` beside it, else a folder of its own name without .json, else its own folder.
-    """
-    for folder in (annotations.parent / "images", annotations.with_suffix("")):
-        if folder.is_dir():
-            return folder
-    return annotations.parent
-
-
 def _plan(annotations: Sequence[Path], images: Path) -> list[coco.CocoImage]:
     """The unique images of all files; all of them must be there."""
     listed = {image.file_name: image for path in annotations for image in coco.read_images(path)}
     if not listed:
         raise DataError(f"{', '.join(map(str, annotations))}: no images listed")
-    if not images.is_dir():
-        raise DataError(f"{images}: no such folder; say with --images where the images lie")
-    missing = [name for name in listed if not coco.inside(images, name).is_file()]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(listed)} images are missing in {images}, the first is "
-            f"{missing[0]!r}; say with --images where they lie"
-        )
+    coco.check_present(listed.values(), images)
     return list(listed.values())
 
 
@@ -200,18 +176,10 @@ def _by_name(annotations: Sequence[Path]) -> dict[str, Path]:
     return named
 
 
-def _check_apart(images: Path, out: Path) -> None:
-    source, target = images.resolve(), out.resolve()
-    if source.is_relative_to(target) or target.is_relative_to(source):
-        raise ConfigError(
-            f"{out} and {images} overlap; the input is never changed: choose an --out apart from it"
-        )
-
-
 def _sha256(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _json(info: dict[str, Any]) -> bytes:
-    return (json.dumps(info, indent=2) + os.linesep).encode()
+    return (json.dumps(info, indent=2) + "\n").encode()

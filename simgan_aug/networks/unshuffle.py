@@ -26,7 +26,7 @@ class UnshuffleRefiner(nn.Module):
         blocks: residual blocks of two 3x3 convolutions each.
         noise_channels: channels of standard normal noise beside the image; 0: none.
         takes_reference: also see the tone (quantiles) of a real photo.
-        max_change: grey levels (of 255) that a pixel may change at most; 0: no bound.
+        max_change: grey levels (of 255) that the network may change a pixel by; 0: no bound.
     """
 
     def __init__(
