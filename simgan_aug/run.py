@@ -29,7 +29,8 @@ from simgan_aug.imagefile import write_atomically
 from simgan_aug.inference import ImageRefiner, resolve_device
 from simgan_aug.losses import self_regularization
 from simgan_aug.preview import preview
-from simgan_aug.training import Regularization, Step, TrainingState, train
+from simgan_aug.state import TrainingState
+from simgan_aug.training import Regularization, Step, train
 
 REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
 SAVE_EVERY = 200

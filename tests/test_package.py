@@ -22,6 +22,7 @@ LAYERS = [
     {"report", "study", "bench", "dataset", "data", "transforms"},
     # use
     {"inference", "training", "audit", "realism"},
+    {"state"},
     # wiring
     {"checkpoint"},
     {"plugins"},
