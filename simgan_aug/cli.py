@@ -174,7 +174,7 @@ def plugins(as_json: bool) -> None:
 @cli.command()
 @click.option("--data", type=FOLDER, help="The hands sample. [examples/data/hands]")
 @click.option("--out", type=FOLDER, default=Path("demo-run"), show_default=True)
-@click.option("--steps", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
 def demo(data: Path | None, out: Path, steps: int) -> None:
     """Train on the shipped hands, refine them, show the result."""
     from simgan_aug import demo as show
