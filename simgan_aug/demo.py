@@ -81,7 +81,7 @@ def _numbers(inputs: Inputs, refined: Path) -> dict[str, Any]:
 
 
 def _report(numbers: dict[str, Any]) -> Iterator[str]:
-    yield "distance (KID, random features; 95% interval; lower is nearer):"
+    yield "distance (KID, random features; range over resampled images; lower is nearer):"
     for name, (value, low, high) in numbers["distance"].items():
         yield f"  {name:18} {value:8.3f}  [{low:.3f}, {high:.3f}]"
     yield f"mean change: {numbers['mean_change_grey_levels']} grey levels"

@@ -358,20 +358,38 @@ def run_cell(
     }
 
 
+STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
+"""97.5% quantiles of Student's t for so many seeds."""
+
+
+def interval(values: list[float]) -> str:
+    """Mean and 95% interval over seeds; one seed has none."""
+    mean = float(np.mean(values))
+    if len(values) not in STUDENT:
+        return f"{mean:+.3f}"
+    half = STUDENT[len(values)] * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
+
+
 def table(work: Path) -> str:
-    """All results as a Markdown table: per-seed accuracies, their mean, the worst drift."""
+    """All results as Markdown: accuracies by seed, the gain over raw paired by seed, the drift."""
     cells = [json.loads(line) for line in (work / "results.jsonl").read_text().splitlines()]
+    scores: dict[tuple[str, str], dict[int, dict[str, Any]]] = {}
+    for cell in sorted(cells, key=lambda cell: (cell["reading"], cell["seed"])):
+        scores.setdefault((cell["reading"], cell["arm"]), {})[cell["seed"]] = cell
     lines = [
-        "| reading | arm | accuracy by seed | mean | drift p50 px | drift p95 px |",
-        "|---|---|---|---|---|---|",
+        "| reading | arm | accuracy by seed | mean | over raw, 95% interval | p50 px | p95 px |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for reading, name in dict.fromkeys((cell["reading"], cell["arm"]) for cell in cells):
-        rows = [cell for cell in cells if (cell["reading"], cell["arm"]) == (reading, name)]
-        scores = [row["accuracy"] for row in rows]
-        seeds = " ".join(f"{score:.3f}" for score in scores)
-        p50, p95 = (max(row[key] for row in rows) for key in ("drift_p50", "drift_p95"))
+    for (reading, arm), rows in scores.items():
+        raw = scores.get((reading, "raw"), {})
+        gains = [rows[s]["accuracy"] - raw[s]["accuracy"] for s in rows if s in raw]
+        seeds = " ".join(f"{row['accuracy']:.3f}" for row in rows.values())
+        mean = np.mean([row["accuracy"] for row in rows.values()])
+        p50, p95 = (max(r[key] for r in rows.values()) for key in ("drift_p50", "drift_p95"))
+        gain = interval(gains) if gains and arm != "raw" else ""
         lines.append(
-            f"| {reading} | {name} | {seeds} | {np.mean(scores):.3f} | {p50:.2f} | {p95:.2f} |"
+            f"| {reading} | {arm} | {seeds} | {mean:.3f} | {gain} | {p50:.2f} | {p95:.2f} |"
         )
     return "\n".join(lines)
 
