@@ -28,6 +28,7 @@ from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.imagefile import write_atomically
 from simgan_aug.inference import ImageRefiner, resolve_device
 from simgan_aug.losses import self_regularization
+from simgan_aug.networks.contract import takes_reference
 from simgan_aug.preview import preview
 from simgan_aug.state import TrainingState
 from simgan_aug.training import Regularization, Step, train
@@ -192,7 +193,7 @@ class Run:
         seeds = (training.seed * 2, training.seed * 2 + 1)
         size, match = training.batch_size, self.config.tone.match
         synthetic = data.Crops(self.synthetic, self.config.data, size, seeds[0], self.bank, match)
-        paired = bool(getattr(self.state.discriminator, "takes_reference", False))
+        paired = takes_reference(self.state.discriminator)
         real = data.Crops(self.real, self.config.data, size, seeds[1], own_tone=paired)
         return train(
             self.state.refiner,
@@ -212,7 +213,7 @@ class Run:
         refiner = _build("refiner", self.config.refiner, channels).to(self.device)
         discriminator = _build("discriminator", self.config.discriminator, channels).to(self.device)
         for player in (refiner, discriminator):
-            if getattr(player, "takes_reference", False) and self.bank is None:
+            if takes_reference(player) and self.bank is None:
                 raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
         return TrainingState(refiner, discriminator, self.config.training)
 

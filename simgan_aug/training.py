@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from simgan_aug.config import Training
 from simgan_aug.errors import ConfigError, TrainingError
 from simgan_aug.losses import AdversarialLoss
-from simgan_aug.networks.contract import condition, with_tone
+from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.state import TrainingState
 
 Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -193,7 +193,7 @@ class _Players:
 
     def _mixed(self, refined: Tensor, reference: Tensor | None) -> Tensor:
         """Half from the history, as the discriminator sees it; a tone stays with its image."""
-        if reference is None or not self._is_toned():
+        if reference is None or not takes_reference(self.state.discriminator):
             return self.state.history.mix(refined, self.draws)
         packed = torch.cat([refined.flatten(1), reference.flatten(1)], dim=1)
         packed, values = self.state.history.mix(packed, self.draws), refined[0].numel()
@@ -202,16 +202,13 @@ class _Players:
 
     def _shown(self, images: Tensor, reference: Tensor | None) -> Tensor:
         """Images as the discriminator sees them: with their tone, if it takes one."""
-        if not self._is_toned():
+        if not takes_reference(self.state.discriminator):
             return images
         if reference is None:
             raise ConfigError(
                 "this discriminator takes a reference photo's tone: set tone.photos to 1 or more"
             )
         return with_tone(images, reference)
-
-    def _is_toned(self) -> bool:
-        return bool(getattr(self.state.discriminator, "takes_reference", False))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -31,7 +31,7 @@ def condition(
     if getattr(refiner, "noise_channels", 0):
         assert noise is not None
         wanted["noise"] = noise
-    if getattr(refiner, "takes_reference", False):
+    if takes_reference(refiner):
         if reference is None:
             raise ConfigError(
                 "this refiner takes a reference photo's tone: set tone.photos to 1 or more"
@@ -53,6 +53,11 @@ def with_tone(images: Tensor, reference: Tensor) -> Tensor:
     """Images with a tone beside them as flat channels: (B, C + C * TONE_LEVELS, H, W)."""
     flat = tone_levels(reference)[:, :, None, None].expand(-1, -1, *images.shape[2:])
     return torch.cat([images, flat], dim=1)
+
+
+def takes_reference(network: nn.Module) -> bool:
+    """Whether a refiner or a discriminator asks for the tone of a real photo."""
+    return bool(getattr(network, "takes_reference", False))
 
 
 def halo(refiner: nn.Module) -> int | None:
