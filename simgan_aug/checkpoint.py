@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from simgan_aug import config as config_module
 from simgan_aug import plugins
 from simgan_aug.config import Config
-from simgan_aug.errors import CheckpointError, ConfigError, PluginError
+from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
 from simgan_aug.imagefile import write_atomically
 from simgan_aug.tone import QUANTILES
 
@@ -75,13 +75,42 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     write_atomically(Path(path), save(tensors, metadata={_HEADER: json.dumps(header)}))
 
 
-def load(path: str | os.PathLike[str]) -> Checkpoint:
+def locate(refiner: str | os.PathLike[str]) -> Path:
+    """The file of a refiner given by its path, or by the name under which a plugin ships it.
+
+    A name has no folder and no ending `.safetensors`; a file of that name goes before it.
+
+    Raises:
+        CheckpointError: there is neither; names the nearest.
+    """
+    path = Path(refiner)
+    if path.exists() or path.suffix == ".safetensors" or len(path.parts) > 1:
+        return path
+    name = str(refiner)
+    if name in plugins.parts("checkpoint"):
+        return Path(plugins.build("checkpoint", name))
+    if name in plugins.parts("refiner"):
+        raise CheckpointError(
+            f"{name!r} is a network without weights, which would change nothing or ruin "
+            "everything: train it (simgan-aug train), then give the file refiner.safetensors"
+        )
+    raise CheckpointError(
+        f"no refiner {name!r}: it is neither a file nor a name under which an installed plugin "
+        f"ships a trained refiner{did_you_mean(name, plugins.parts('checkpoint'))}"
+    )
+
+
+def load(refiner: str | os.PathLike[str]) -> Checkpoint:
     """Read a refiner file; checked are names, shapes, types and that all values are finite.
+
+    Args:
+        refiner: see `locate`.
 
     Raises:
         CheckpointError: the file is missing, damaged, no refiner, of a later version, or needs a
             part that is not installed; says which distribution offers it.
     """
+    path = locate(refiner)
     header, tensors = _read(path, _HEADER)
     try:
         if not header["format"] <= FORMAT:

@@ -13,6 +13,8 @@ What a part must offer:
   of "refined". Its factory takes `channels` and the options of its table.
 - A *loss* has the two methods of `simgan_aug.losses.AdversarialLoss`; its factory takes the options
   of its table.
+- A *checkpoint* is a trained refiner that a distribution ships: a function without arguments that
+  gives the path of its file. Its name can stand wherever the path of a refiner file can.
 - A *feature transform* psi is a function from (B, C, H, W) in [-1, 1] to (B, F, h, w), itself and
   not a factory.
 """
@@ -50,6 +52,11 @@ def simgan_register_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignor
 @hookspec
 def simgan_register_feature_transforms() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Feature transforms psi by name."""
+
+
+@hookspec
+def simgan_register_checkpoints() -> Mapping[str, Callable[[], Path]]:  # type: ignore[empty-body]
+    """Trained refiners that come with the distribution: functions giving their files, by name."""
 
 
 @hookspec

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from simgan_aug import tone
+from simgan_aug.devices import resolve_device, resolve_precision
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.networks.contract import condition, halo, memory_per_pixel
 from simgan_aug.pixels import Image, Pixels
@@ -30,9 +31,9 @@ class ImageRefiner:
         match: match each image to its tone before the network; else only the network sees the tone.
         device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
         max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
-            halo, which changes no grey level (of 255).
-        precision: "fp32", or "bf16" for speed on a GPU or a CPU with AMX: at most one grey level
-            apart.
+            halo, which changes no grey level (of 255); in bf16 now and then one.
+        precision: "fp32"; "bf16", at most one grey level apart and several times as fast on a GPU
+            and on a CPU with AMX; or "auto": bf16 on these, else fp32.
     """
 
     def __init__(
@@ -44,19 +45,20 @@ class ImageRefiner:
         *,
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
-        precision: str = "fp32",
+        precision: str = "auto",
     ) -> None:
-        if precision not in ("fp32", "bf16"):
-            raise ConfigError(f"precision must be 'fp32' or 'bf16', got {precision!r}")
         if max_workspace_mb < 1:
             raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
         self.device = resolve_device(device)
-        self.network = network.to(self.device).eval().requires_grad_(False)
+        self.network: nn.Module = network.to(self.device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.eval().requires_grad_(False)
         self.channels = channels
         self.bank = None if bank is None else bank.to(self.device)
         self.match = match
         self.max_workspace_mb = max_workspace_mb
-        self.precision = precision
+        self.precision = resolve_precision(precision, self.device)
+        self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
 
@@ -66,9 +68,9 @@ class ImageRefiner:
         path: str | os.PathLike[str],
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
-        precision: str = "fp32",
+        precision: str = "auto",
     ) -> ImageRefiner:
-        """The refiner of a checkpoint; arguments as above.
+        """The refiner of a checkpoint, by its path or by the name under which a plugin ships it.
 
         Raises:
             CheckpointError: the file is missing, damaged, of another version, or needs an absent
@@ -90,7 +92,12 @@ class ImageRefiner:
         return refiner
 
     def __call__(
-        self, image: Image, *, seed: int | Sequence[int] = 0, strength: float = 1.0
+        self,
+        image: Image,
+        *,
+        seed: int | Sequence[int] = 0,
+        strength: float | Sequence[float] = 1.0,
+        channel_order: str = "rgb",
     ) -> Image:
         """The refined image, of the layout, dtype, size and device that came.
 
@@ -100,26 +107,38 @@ class ImageRefiner:
             seed: draws the noise and the reference photo, per image; one int s for a batch or list
                 means s, s + 1, and so on.
             strength: 0 gives the image back, 1 all of the change; the change is blended linearly.
+                One number, or one for each image of a batch or list.
+            channel_order: "rgb", or "bgr" as OpenCV reads.
 
         Raises:
-            ImageError: an image of another kind, or a `seed` for each of more or fewer images.
-            ConfigError: `strength` outside [0, 1].
+            ImageError: an image of another kind, or a seed or strength for each of more or fewer
+                images.
+            ConfigError: `strength` outside [0, 1], or another `channel_order`.
         """
-        if not 0 <= strength <= 1:
-            raise ConfigError(f"strength must lie in [0, 1], got {strength}")
         if isinstance(image, (list, tuple)):
-            seeds = _seeds(seed, len(image))
-            return [self._refine(each, [s], strength) for each, s in zip(image, seeds, strict=True)]
-        return self._refine(image, seed, strength)
+            seeds, strengths = seeds_of(seed, len(image)), strengths_of(strength, len(image))
+            return [
+                self._refine(each, [s], [share], channel_order)
+                for each, s, share in zip(image, seeds, strengths, strict=True)
+            ]
+        return self._refine(image, seed, strength, channel_order)
 
-    def _refine(self, image: Image, seed: int | Sequence[int], strength: float) -> Image:
-        pixels = Pixels(image, self.channels)
+    def _refine(
+        self,
+        image: Image,
+        seed: int | Sequence[int],
+        strength: float | Sequence[float],
+        channel_order: str,
+    ) -> Image:
+        # Floats on a GPU are looked at once only: each look waits for the GPU.
+        pixels = Pixels(image, self.channels, channel_order, look=not self._looked)
+        self._looked = True
         colour = pixels.colour()
         change = torch.empty_like(colour, memory_format=torch.contiguous_format)
-        seeds = _seeds(seed, len(colour))
+        seeds, strengths = seeds_of(seed, len(colour)), strengths_of(strength, len(colour))
         for rows in self._rows(colour):
             change[rows] = self._change(colour[rows].to(self.device), seeds[rows]).to(colour.device)
-        return pixels.add(change * strength)
+        return pixels.add(change * change.new_tensor(strengths)[:, None, None, None])
 
     @torch.no_grad()  # not inference_mode: a task network trains on what we return
     def _change(self, colour: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -128,7 +147,7 @@ class ImageRefiner:
         noise = self._noise(colour, seeds)
         change = toned - colour
         for place, inner, outer in self._tiles(*colour.shape[2:]):
-            inputs = (toned[..., *outer] * 2 - 1).contiguous()
+            inputs = (toned[..., *outer] * 2 - 1).contiguous(memory_format=torch.channels_last)
             extra = condition(
                 self.network,
                 None if noise is None else noise[..., *outer].to(self.device),
@@ -196,30 +215,24 @@ class ImageRefiner:
 Box = tuple[slice, slice]
 
 
-def resolve_device(wanted: str | torch.device) -> torch.device:
-    """The device for a wish that may be "auto".
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(wanted)
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, NotImplementedError, AssertionError):
-        raise ConfigError(
-            f"no device {str(wanted)!r} here; take 'auto', 'cpu', or 'cuda' where torch sees a GPU"
-        ) from None
-    return device
-
-
-def _seeds(seed: int | Sequence[int], count: int) -> list[int]:
+def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
+    """A seed for each of `count` images: s, s + 1, and so on for one int s."""
     if isinstance(seed, (int, np.integer)):
         return [int(seed) + index for index in range(count)]
     if len(seed) != count:
         raise ImageError(f"expected one seed for each of {count} images, got {len(seed)}")
     return [int(s) for s in seed]
+
+
+def strengths_of(strength: float | Sequence[float], count: int) -> list[float]:
+    """A strength for each of `count` images: the same for all if it is one number."""
+    strengths = list(strength) if isinstance(strength, Sequence) else [strength] * count
+    if len(strengths) != count:
+        raise ImageError(f"expected one strength for each of {count} images, got {len(strengths)}")
+    for value in strengths:
+        if not 0 <= value <= 1:
+            raise ConfigError(f"strength must lie in [0, 1], got {value}")
+    return strengths
 
 
 def _span(start: int, side: int, margin: int, length: int) -> tuple[slice, slice, slice]:

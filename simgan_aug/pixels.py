@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simgan_aug.errors import ImageError
+from simgan_aug.errors import ConfigError, ImageError
 
 Image = Any  # np.ndarray | Tensor; the public annotation of what goes in and comes out alike
 
@@ -36,20 +36,35 @@ class Pixels:
     three equal channels and receives the luminance (BT.601) of the change. All else is an error,
     above all a colour image for a refiner of 1, where any rule would be a guess.
 
+    Args:
+        image: as above; a tensor's subclass (torchvision's `tv_tensors.Image`) is kept.
+        channels: of the refiner.
+        channel_order: "rgb", or "bgr" as OpenCV reads; of the three colours of an image, if it has
+            three.
+        look: whether to hold floats on a GPU against [0, 1], which waits for the GPU; on a CPU it
+            is always done.
+
     Raises:
         ImageError: a type, shape, dtype, range or number of channels outside of these.
+        ConfigError: another `channel_order`.
     """
 
-    def __init__(self, image: Image, channels: int) -> None:
+    def __init__(
+        self, image: Image, channels: int, channel_order: str = "rgb", look: bool = False
+    ) -> None:
+        check_channel_order(channel_order)
         self._image = image
         self._native = _to_nchw(image)  # (N, K, H, W) in the dtype that came
-        self._scale = _scale(self._native)
+        self._scale = _scale(self._native, look)
         self._colours, self._grey = _split(self._native.shape[1], channels)
         self._channels = channels
+        self._reversed = channel_order == "bgr" and self._colours == 3
 
     def colour(self) -> Tensor:
-        """The colour channels as (N, channels, H, W) float32 in [0, 1]."""
+        """The colour channels, red first, as (N, channels, H, W) float32 in [0, 1]."""
         colour = self._native[:, : self._colours].to(torch.float32) / self._scale
+        if self._reversed:
+            return colour.flip(1)
         return colour.expand(-1, self._channels, -1, -1) if self._grey else colour
 
     def add(self, change: Tensor) -> Image:
@@ -58,6 +73,8 @@ class Pixels:
         `change` is (N, channels, H, W) in units of the full range. The sum is clamped to the
         range, and rounded where the dtype is an integer.
         """
+        if self._reversed:
+            change = change.flip(1)
         if self._grey:
             change = torch.einsum("nchw,c->nhw", change, change.new_tensor(LUMA))[:, None]
         working = torch.float64 if self._native.dtype == torch.float64 else torch.float32
@@ -69,6 +86,16 @@ class Pixels:
         return _from_nchw(
             torch.cat([colour.to(self._native.dtype), alpha], dim=1), like=self._image
         )
+
+
+def check_channel_order(channel_order: str) -> None:
+    """Reject an order of channels that is neither "rgb" nor "bgr".
+
+    Raises:
+        ConfigError: says what came.
+    """
+    if channel_order not in ("rgb", "bgr"):
+        raise ConfigError(f"channel_order must be 'rgb' or 'bgr', got {channel_order!r}")
 
 
 def to_display(image: Image) -> np.ndarray[Any, Any]:
@@ -85,7 +112,7 @@ def _to_nchw(image: Image) -> Tensor:
         elif values.ndim in (3, 4):
             values = values.movedim(-1, -3)[None] if values.ndim == 3 else values.movedim(-1, -3)
     elif isinstance(image, Tensor):
-        values = image.detach()
+        values = image.detach().as_subclass(Tensor)
         if values.ndim in (2, 3):
             values = values[None, None] if values.ndim == 2 else values[None]
     else:
@@ -108,11 +135,10 @@ def _native_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _scale(values: Tensor) -> float:
+def _scale(values: Tensor, look: bool) -> float:
     if values.dtype not in _SCALES:
         raise ImageError(f"expected uint8, uint16, or a float in [0, 1]; got {values.dtype}")
-    # A look at values on a GPU would stall it; there the caller keeps the range.
-    if values.dtype.is_floating_point and not values.is_cuda and values.numel():
+    if values.dtype.is_floating_point and (look or not values.is_cuda) and values.numel():
         low, high = (float(v) for v in torch.aminmax(values))
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ImageError(
@@ -142,4 +168,5 @@ def _from_nchw(values: Tensor, like: Image) -> Image:
     if isinstance(like, np.ndarray):
         array = values.cpu().numpy() if like.ndim == 2 else values.movedim(1, -1).cpu().numpy()
         return np.ascontiguousarray(array.reshape(like.shape)).astype(like.dtype, copy=False)
-    return values.reshape(like.shape)
+    shaped = values.reshape(like.shape)
+    return shaped if type(like) is Tensor else shaped.as_subclass(type(like))

@@ -33,6 +33,7 @@ _HOOKS = {
     "discriminator": "simgan_register_discriminators",
     "loss": "simgan_register_losses",
     "feature transform": "simgan_register_feature_transforms",
+    "checkpoint": "simgan_register_checkpoints",
 }
 KINDS = tuple(_HOOKS)
 """Kinds of parts that `parts` and `build` know."""

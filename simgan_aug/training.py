@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from simgan_aug.config import Training
+from simgan_aug.devices import resolve_precision
 from simgan_aug.errors import ConfigError, TrainingError
 from simgan_aug.losses import AdversarialLoss
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
@@ -223,17 +224,6 @@ class _Players:
         finally:
             for weight in trained:
                 weight.requires_grad_(True)
-
-
-def resolve_precision(wanted: str, device: torch.device) -> str:
-    """ "fp32" or "bf16" for a wish that may be "auto"."""
-    if wanted != "auto":
-        return wanted
-    known: Mapping[str, bool] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # an older torch does not say
-    amx = device.type == "cpu" and known.get("amx_bf16", False)
-    return "bf16" if amx or device.type == "cuda" else "fp32"
 
 
 def _to(images: Tensor, device: torch.device) -> Tensor:

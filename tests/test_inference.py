@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug import tone
+from simgan_aug.devices import resolve_device
 from simgan_aug.errors import ConfigError, ImageError
-from simgan_aug.inference import ImageRefiner, resolve_device
+from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import ResNetRefiner, UnshuffleRefiner
 
 NUMPY = ["uint8", "uint16", "float16", "float32", "float64"]
@@ -24,7 +25,7 @@ def awake(network):
 
 
 def refining(network, channels=3, **options):
-    return ImageRefiner(network, channels, device="cpu", **options)
+    return ImageRefiner(network, channels, device="cpu", **{"precision": "fp32"} | options)
 
 
 def small(**options):

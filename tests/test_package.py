@@ -21,6 +21,8 @@ LAYERS = [
     {"preview"},
     {"report", "study", "bench", "dataset", "data", "transforms"},
     # use
+    {"shared"},
+    {"cache"},
     {"inference", "training", "audit", "realism"},
     {"state"},
     # wiring
@@ -31,7 +33,8 @@ LAYERS = [
     {"hookspecs", "config"},
     # parts
     {"folders", "sheet"},
-    {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"},
+    {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
+    | {"devices", "variety"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug.config import Training
+from simgan_aug.devices import resolve_precision
 from simgan_aug.errors import ConfigError, TrainingError
 from simgan_aug.losses import CrossEntropy, LeastSquares, Relativistic, self_regularization
 from simgan_aug.networks import Patch, ResNetRefiner, UnshuffleRefiner
-from simgan_aug.training import Batch, TrainingState, resolve_precision, train
+from simgan_aug.training import Batch, TrainingState, train
 
 QUIET = Training(
     steps=4, batch_size=4, history=0, precision="fp32", refiner_rate=0.01, discriminator_rate=0.01

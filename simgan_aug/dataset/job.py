@@ -77,7 +77,8 @@ class RefineJob:
         check_writable(out)
         self.annotations = _by_name(annotations)
         self.planned = _plan(annotations, images)
-        self.refiner = ImageRefiner.load(refiner, device)
+        # Not bf16, which not every machine of a job rounds alike.
+        self.refiner = ImageRefiner.load(refiner, device, precision="fp32")
         self.info = {
             "annotations": {name: _sha256(path) for name, path in self.annotations.items()},
             "refiner": {"sha256": _sha256(refiner), "provenance": self.refiner.provenance},

@@ -1,0 +1,49 @@
+"""Where arithmetic runs, and how precisely: what "auto" means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch.utils.data import get_worker_info
+
+from simgan_aug.errors import ConfigError
+
+
+def resolve_device(wanted: str | torch.device) -> torch.device:
+    """The device for a wish that may be "auto".
+
+    "auto" is CUDA where there is one, but the CPU within a `DataLoader` worker: there a CUDA
+    context would cost some 500 MiB of GPU memory a worker, and after a fork it cannot be made.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if wanted == "auto":
+        on_gpu = torch.cuda.is_available() and get_worker_info() is None
+        return torch.device("cuda" if on_gpu else "cpu")
+    try:
+        device = torch.device(wanted)
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, NotImplementedError, AssertionError):
+        raise ConfigError(
+            f"no device {str(wanted)!r} here; take 'auto', 'cpu', or 'cuda' where torch sees a GPU"
+        ) from None
+    return device
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """ "fp32" or "bf16" for a wish that may be "auto": bf16 on CUDA and on a CPU with AMX.
+
+    Raises:
+        ConfigError: another wish.
+    """
+    if wanted not in ("auto", "fp32", "bf16"):
+        raise ConfigError(f"precision must be 'auto', 'fp32' or 'bf16', got {wanted!r}")
+    if wanted != "auto":
+        return wanted
+    known: Mapping[str, bool] = getattr(
+        torch.cpu, "get_capabilities", dict
+    )()  # an older torch does not say
+    amx = device.type == "cpu" and known.get("amx_bf16", False)
+    return "bf16" if amx or device.type == "cuda" else "fp32"

@@ -1,0 +1,185 @@
+"""A refiner as transforms hold it: by name, opened at the first use, once a process.
+
+What a transform keeps must travel: into workers by fork or spawn, through `copy.deepcopy`, into
+JSON. So it keeps the name of a file, and the weights are read where and when they are needed.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from simgan_aug import checkpoint
+from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
+from simgan_aug.devices import resolve_device, resolve_precision
+from simgan_aug.errors import ConfigError
+from simgan_aug.inference import ImageRefiner
+from simgan_aug.pixels import Image
+
+MEMORY = "memory"
+"""The cache that is no folder."""
+
+
+class Refiner(Protocol):
+    """What refines an image: `ImageRefiner` and all that stands for one."""
+
+    def __call__(
+        self,
+        image: Image,
+        *,
+        seed: int | Sequence[int] = 0,
+        strength: float | Sequence[float] = 1.0,
+        channel_order: str = "rgb",
+    ) -> Image:
+        """See `ImageRefiner.__call__`."""
+
+
+class SharedRefiner:
+    """A refiner file, checked now, opened at the first use, once a process; pickles as its name.
+
+    Called as an `ImageRefiner`, whose result it gives.
+
+    Args:
+        refiner: path of a refiner file, or the name under which a plugin ships one.
+        device: "auto" is the device of a tensor that lies on a GPU; for all else CUDA where there
+            is one, but the CPU in a worker of a `DataLoader`. Or what `torch.device` takes.
+        precision: see `ImageRefiner`.
+        cache: "memory" (of each process), or a folder, which processes may share; None: no cache.
+        cache_mb: MiB that the cache holds at most.
+
+    Raises:
+        CheckpointError: there is no such refiner, or it cannot be used here.
+        ConfigError: impossible settings. At a call: there is no such device, or CUDA is asked for
+            after a fork.
+    """
+
+    def __init__(
+        self,
+        refiner: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        cache: str | os.PathLike[str] | None = None,
+        cache_mb: int = 4096,
+    ) -> None:
+        self.path = Path(checkpoint.locate(refiner)).absolute()
+        checkpoint.load(self.path)  # a file that cannot be used is a mistake to hear of now
+        resolve_precision(precision, torch.device("cpu"))
+        if device != "auto":
+            _parse(device)
+        if cache_mb < 1:
+            raise ConfigError(f"cache_mb must be 1 or more, got {cache_mb}")
+        self.device, self.precision = device, precision
+        self.cache = cache if cache in (None, MEMORY) else str(Path(cache).expanduser().absolute())
+        self.cache_mb = cache_mb
+        self._process = os.getpid()
+        self._opened: dict[torch.device, Refiner] = {}
+
+    def __call__(
+        self,
+        image: Image,
+        *,
+        seed: int | Sequence[int] = 0,
+        strength: float | Sequence[float] = 1.0,
+        channel_order: str = "rgb",
+    ) -> Image:
+        """See `ImageRefiner.__call__`."""
+        refiner = self._refiner(self._device(image))
+        return refiner(image, seed=seed, strength=strength, channel_order=channel_order)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what this process has opened."""
+        return {name: value for name, value in vars(self).items() if name[0] != "_"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In the process that it is now in."""
+        vars(self).update(state, _process=os.getpid(), _opened={})
+
+    def _device(self, image: Image) -> torch.device:
+        if self.device != "auto":
+            return torch.device(self.device)
+        first = image[0] if isinstance(image, (list, tuple)) and image else image
+        if isinstance(first, Tensor) and first.device.type != "cpu":
+            return first.device
+        return resolve_device("auto")
+
+    def _refiner(self, device: torch.device) -> Refiner:
+        if os.getpid() != self._process:  # this process was forked from the one that made us
+            if device.type == "cuda":
+                raise ConfigError(_AFTER_FORK)
+            if torch.get_num_threads() > 1:
+                torch.set_num_threads(1)  # the pool of threads did not survive the fork
+        if device not in self._opened:
+            status = self.path.stat() if self.path.exists() else None
+            state = status and (status.st_mtime_ns, status.st_size, status.st_ino)
+            self._opened[device] = _open(
+                self.path, state, device, self.precision, self.cache, self.cache_mb
+            )
+        return self._opened[device]
+
+
+def as_refiner(refiner: str | os.PathLike[str] | Refiner, **options: Any) -> Refiner:
+    """What a transform was given as its refiner: a name to be shared, or one that is open already.
+
+    Args:
+        refiner: see `SharedRefiner`, or an `ImageRefiner`.
+        options: of `SharedRefiner`; they do not go with one that is open.
+
+    Raises:
+        CheckpointError, ConfigError: as `SharedRefiner`.
+    """
+    if isinstance(refiner, (str, os.PathLike)):
+        return SharedRefiner(refiner, **options)
+    if not callable(refiner):
+        raise ConfigError(
+            f"refiner must be a path, a name or an ImageRefiner, got {type(refiner).__name__}"
+        )
+    return refiner
+
+
+_AFTER_FORK = (
+    "device='cuda' was asked for in a forked worker, where CUDA cannot be used. Two ways out: "
+    "refine whole batches in the main process (simgan_aug.data.RefinedLoader), or start workers "
+    "afresh (DataLoader(..., multiprocessing_context='spawn')); device='auto' takes the CPU here"
+)
+
+
+@functools.lru_cache(maxsize=8)
+def _open(
+    path: Path,
+    state: tuple[int, int, int] | None,  # of the file: another one of this name is opened anew
+    device: torch.device,
+    precision: str,
+    cache: str | None,
+    cache_mb: int,
+) -> Refiner:
+    refiner = ImageRefiner.load(path, resolve_device(device), precision=precision)
+    if cache is None:
+        return refiner
+    if cache == MEMORY:
+        return CachedRefiner(refiner, MemoryStore(cache_mb * 2**20))
+    return CachedRefiner(refiner, DiskStore(Path(cache), _space(path, refiner), cache_mb * 2**20))
+
+
+def _space(path: Path, refiner: ImageRefiner) -> str:
+    """Names all that a cached result depends on, beside the image and its draws."""
+    backend = f"torch {torch.__version__} {refiner.device.type} {refiner.precision}"
+    return hashlib.sha256(path.read_bytes() + backend.encode()).hexdigest()[:32]
+
+
+def _parse(device: str) -> None:
+    """Reject what names no device, without a look at whether there is one: that would begin CUDA,
+    and no worker could be forked after it."""
+    try:
+        torch.device(device)
+    except RuntimeError:
+        raise ConfigError(
+            f"no device is named {device!r}; take 'auto', 'cpu', 'cuda' or 'cuda:1'"
+        ) from None

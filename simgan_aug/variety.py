@@ -1,0 +1,90 @@
+"""How the refined forms of one image vary: what is drawn for it, and from what.
+
+Variety is worth as much as realism: a method that draws another reference and other noise for every
+image covers the spread of the real photos, one fixed refined form is their mean
+(examples/study/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import xxhash
+
+from simgan_aug.errors import ConfigError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+
+class Form(NamedTuple):
+    """One refined form of an image: what `ImageRefiner` is called with."""
+
+    strength: float
+    """Share of the change, in [0, 1]."""
+    seed: int
+    """Draws noise and reference; below 2^63."""
+
+
+@dataclass(frozen=True)
+class Variety:
+    """Draws the forms of an image.
+
+    Args:
+        strength: one number in [0, 1], or the two ends of a range that is drawn from evenly.
+        variants: forms that one image has; 0: a new one at every draw. A cache needs 1 or more, for
+            it is worth what comes again.
+
+    Raises:
+        ConfigError: impossible values.
+    """
+
+    strength: float | tuple[float, float] = 1.0
+    variants: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject impossible values."""
+        low, high = self.range
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(
+                f"strength must be a number in [0, 1] or two ascending ones, got {self.strength}"
+            )
+        if self.variants < 0:
+            raise ConfigError(f"variants must be 0 or more, got {self.variants}")
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """Lowest and highest strength."""
+        if isinstance(self.strength, (int, float)):
+            return self.strength, self.strength
+        low, high = self.strength
+        return low, high
+
+    def draw(self, rng: np.random.Generator, identity: int = 0) -> Form:
+        """A form of an image.
+
+        Args:
+            rng: where the draws come from.
+            identity: tells images apart (its id, or a hash of its content); it and the number of
+                the form are all that a form depends on if there are `variants`.
+        """
+        if self.variants:
+            rng = np.random.default_rng([identity % 2**64, int(rng.integers(self.variants))])
+        return Form(float(rng.uniform(*self.range)), int(rng.integers(2**63)))
+
+
+def check_probability(p: float) -> None:
+    """Reject what is no probability.
+
+    Raises:
+        ConfigError: says what came.
+    """
+    if not 0 <= p <= 1:
+        raise ConfigError(f"p must lie in [0, 1], got {p}")
+
+
+def identity_of(content: Buffer) -> int:
+    """A number that tells images, or names, apart by their bytes; the same on every machine."""
+    return xxhash.xxh3_64_intdigest(content)
