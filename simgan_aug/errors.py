@@ -7,7 +7,8 @@
     ├── PluginError       a part that is unknown, doubled or broken
     ├── CheckpointError   a refiner file that cannot be trusted or used
     ├── TrainingError     training cannot go on
-    └── OutputError       a result that cannot be written
+    ├── OutputError       a result that cannot be written
+    └── DependencyError   a host library that cannot be imported (also an ImportError)
 
 Each message says what was expected, what came, and the way out.
 """
@@ -46,6 +47,10 @@ class TrainingError(SimganAugError):
 
 class OutputError(SimganAugError):
     """A result cannot be written: the disk is full, the folder read-only or already in use."""
+
+
+class DependencyError(SimganAugError, ImportError):
+    """An optional library is not installed, or does not go with what is."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
