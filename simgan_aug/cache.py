@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.inference import ImageRefiner, seeds_of, strengths_of
-from simgan_aug.pixels import Image
+from simgan_aug.pixels import Image, bytes_of
 
 _MAGIC = b"simgan1\n"
 _HEAD = len(_MAGIC) + 16
@@ -194,7 +194,7 @@ class CachedRefiner:
                 channel_order=channel_order,
             )
             for index, refined in zip(missing, computed, strict=True):
-                content = _bytes(refined).tobytes()
+                content = bytes_of(refined).tobytes()
                 self._store.put(keys[index], content)
                 found[index] = content
         refined = [_image(content, each) for content, each in zip(found, image, strict=True)]
@@ -210,23 +210,15 @@ def _stacked(images: list[Image]) -> Image:
 
 
 def _key(image: Image, seed: int, strength: float, channel_order: str) -> str:
+    if isinstance(image, Tensor) and image.device.type != "cpu":
+        raise ConfigError(
+            f"a cache needs images on the CPU, this one is on {image.device}: refine before "
+            "the images go there, or without a cache"
+        )
     how = f"{type(image).__name__} {image.dtype} {tuple(image.shape)} {seed} {strength!r}"
     hashed = xxhash.xxh3_128(f"{how} {channel_order}\n".encode())
-    hashed.update(_bytes(image).data)
+    hashed.update(bytes_of(image).data)
     return str(hashed.hexdigest())
-
-
-def _bytes(image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The bytes of an image, flat and in order; a copy only where they are not."""
-    if isinstance(image, Tensor):
-        if image.device.type != "cpu":
-            raise ConfigError(
-                f"a cache needs images on the CPU, this one is on {image.device}: refine before "
-                "the images go there, or without a cache"
-            )
-        flat = image.detach().as_subclass(Tensor).contiguous().flatten()
-        return flat.view(torch.uint8).numpy()
-    return np.ascontiguousarray(image).reshape(-1).view(np.uint8)
 
 
 def _image(content: bytes | None, like: Image) -> Image:

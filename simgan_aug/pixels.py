@@ -104,6 +104,14 @@ def to_display(image: Image) -> np.ndarray[Any, Any]:
     return cast("np.ndarray[Any, Any]", shown.cpu().numpy())
 
 
+def bytes_of(image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """The bytes of an image on the CPU, flat and in order; a copy only where they are not."""
+    if isinstance(image, Tensor):
+        flat = image.detach().as_subclass(Tensor).contiguous().flatten()
+        return cast("np.ndarray[Any, np.dtype[np.uint8]]", flat.view(torch.uint8).numpy())
+    return np.ascontiguousarray(image).reshape(-1).view(np.uint8)
+
+
 def _to_nchw(image: Image) -> Tensor:
     if isinstance(image, np.ndarray):
         values = torch.from_numpy(np.ascontiguousarray(_native_order(image)))

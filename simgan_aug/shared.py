@@ -27,6 +27,12 @@ MEMORY = "memory"
 """The cache that is no folder."""
 
 
+CACHE_WITHOUT_VARIANTS = (
+    "a cache needs variants of 1 or more (forms that one image has, such as 4): with 0 every draw "
+    "is a new form, and nothing would ever be found in the cache"
+)
+
+
 class Refiner(Protocol):
     """What refines an image: `ImageRefiner` and all that stands for one."""
 

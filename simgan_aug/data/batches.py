@@ -1,0 +1,177 @@
+"""Refine the images of a batch, between the collating of a loader and the training step."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simgan_aug.data.places import ID_KEYS, check_images, contents, find_ids, find_images, identity
+from simgan_aug.devices import resolve_device
+from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.pixels import Image, bytes_of, check_channel_order
+from simgan_aug.shared import CACHE_WITHOUT_VARIANTS, Refiner, as_refiner
+from simgan_aug.variety import Form, Variety, check_probability, identity_of
+
+
+class BatchRefiner:
+    """Refines the images of a batch as a loader collates it; annotations stay the same objects.
+
+    Whether an image is refined, how strongly, and with which noise, depends on the seed, the epoch
+    and the image's id alone: neither the order of arrival nor the number of workers matters.
+
+    Args:
+        refiner: path of a refiner file, a name under which a plugin ships one, or an
+            `ImageRefiner`.
+        p: probability of refining an image.
+        strength: share of the change, in [0, 1]; or the two ends of a range to draw it from.
+        key: where the images are. None: under the first of `places.KEYS` in a mapping, or in each
+            of a list of mappings; the first element of a tuple or list; the batch itself if it is a
+            tensor. Or the key or index; or a function of the batch and of `refine` (images ->
+            images) that returns the new batch.
+        ids: what tells the images of a batch apart: a key, or a function from the batch to one int
+            or str an image. None: the first of `places.ID_KEYS` in the batch, or in the targets
+            beside its images; if there is none, a hash of each image's content, and for images on a
+            GPU, whose content it would be slow to fetch, their number in the epoch.
+        seed: of all draws.
+        device: where to refine; see `SharedRefiner`.
+        move: put the images on `device` first, and leave them there. False: they come out where
+            they came in.
+        precision: see `ImageRefiner`.
+        channel_order: "rgb" or "bgr".
+        variants: refined forms that one image has; 0: a new one in each epoch.
+        cache: "memory" or a folder; needs `variants`. For images on a CPU.
+        cache_mb: MiB that the cache holds at most.
+
+    Raises:
+        CheckpointError: there is no such refiner, or it cannot be used here.
+        ConfigError: impossible settings.
+    """
+
+    def __init__(
+        self,
+        refiner: str | os.PathLike[str] | Refiner,
+        p: float = 0.5,
+        strength: float | tuple[float, float] = 1.0,
+        *,
+        key: str | int | Callable[[Any, Callable[[Image], Image]], Any] | None = None,
+        ids: str | Callable[[Any], Sequence[Any]] | None = None,
+        seed: int = 0,
+        device: str = "auto",
+        move: bool = False,
+        precision: str = "auto",
+        channel_order: str = "rgb",
+        variants: int = 0,
+        cache: str | os.PathLike[str] | None = None,
+        cache_mb: int = 4096,
+    ) -> None:
+        check_probability(p)
+        check_channel_order(channel_order)
+        if cache is not None and not variants:
+            raise ConfigError(CACHE_WITHOUT_VARIANTS)
+        if cache is not None and move:
+            raise ConfigError("a cache is of images on the CPU: leave out move, or the cache")
+        self.variety = Variety(strength, variants)
+        self.refiner = as_refiner(
+            refiner, device=device, precision=precision, cache=cache, cache_mb=cache_mb
+        )
+        self.p, self.key, self.ids, self.seed = p, key, ids, seed
+        self.device, self.move, self.channel_order = device, move, channel_order
+        self.epoch = 0
+        self._arrived = 0  # images without an id in this epoch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw anew: what is drawn for an image depends on the epoch."""
+        self.epoch, self._arrived = epoch, 0
+
+    def __call__(self, batch: Any) -> Any:
+        """The batch with its images refined: a shallow copy; what came in is not changed.
+
+        Args:
+            batch: of images (B, C, H, W), or a list of (C, H, W) of any sizes; or numpy, channels
+                last; uint8, or floats in [0, 1].
+
+        Raises:
+            DataError: the images or their ids are not where they are looked for.
+            ImageError: images of another kind.
+        """
+        if callable(self.key):
+            return self.key(batch, lambda images: self._refine(images, self._ids(batch)))
+        images, put = find_images(batch, self.key)
+        return put(self._refine(images, self._ids(batch)))
+
+    def _refine(self, images: Any, ids: Sequence[Any] | None) -> Any:
+        check_images(images)
+        if self.move:
+            images = _moved(images, resolve_device(self.device))
+        drawn = [self._draw(each) for each in self._identities(images, ids)]
+        rows = [row for row, form in enumerate(drawn) if form is not None]
+        if not rows:
+            return images
+        forms = [form for form in drawn if form is not None]
+        refined = self.refiner(
+            _rows(images, rows),
+            seed=[form.seed for form in forms],
+            strength=[form.strength for form in forms],
+            channel_order=self.channel_order,
+        )
+        return _with_rows(images, rows, refined)
+
+    def _draw(self, identity: int) -> Form | None:
+        rng = np.random.default_rng([self.seed % 2**64, self.epoch, identity % 2**64])
+        return self.variety.draw(rng, identity) if rng.random() < self.p else None
+
+    def _ids(self, batch: Any) -> Sequence[Any] | None:
+        if callable(self.ids):
+            return self.ids(batch)
+        if self.ids is None:
+            found = (find_ids(batch, key) for key in ID_KEYS)
+            return next((ids for ids in found if ids is not None), None)
+        ids = find_ids(batch, self.ids)
+        if ids is None:
+            raise DataError(f"no ids under {self.ids!r} in the batch ({contents(batch)})")
+        return ids
+
+    def _identities(self, images: Any, ids: Sequence[Any] | None) -> list[int]:
+        if ids is not None:
+            if len(ids) != len(images):
+                raise DataError(
+                    f"expected an id for each of {len(images)} images, got {len(ids)}; say with "
+                    "ids= where they are"
+                )
+            return [identity(each) for each in ids]
+        if isinstance(images[0], Tensor) and images[0].device.type != "cpu":
+            self._arrived += len(images)
+            return list(range(self._arrived - len(images), self._arrived))
+        return [identity_of(bytes_of(image).data) for image in images]
+
+
+def _rows(images: Any, rows: list[int]) -> Any:
+    if isinstance(images, (list, tuple)):
+        return [images[row] for row in rows]
+    return images if len(rows) == len(images) else images[rows]
+
+
+def _with_rows(images: Any, rows: list[int], refined: Any) -> Any:
+    """The images with some of them replaced."""
+    if isinstance(images, (list, tuple)):
+        changed = list(images)
+        for row, image in zip(rows, refined, strict=True):
+            changed[row] = image
+        return type(images)(changed)
+    if len(rows) == len(images):
+        return refined
+    whole = images.clone() if isinstance(images, Tensor) else images.copy()
+    whole[rows] = refined
+    return whole
+
+
+def _moved(images: Any, device: torch.device) -> Any:
+    """Tensors on the device; arrays, which have none, as they are."""
+    if isinstance(images, (list, tuple)):
+        return type(images)(_moved(image, device) for image in images)
+    return images.to(device, non_blocking=True) if isinstance(images, Tensor) else images

@@ -1,0 +1,161 @@
+"""A loader whose batches come refined: the GPU refines the next one while you train on this one."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from simgan_aug.data.batches import BatchRefiner
+from simgan_aug.devices import resolve_device
+from simgan_aug.errors import ConfigError
+from simgan_aug.shared import Refiner
+
+
+class RefinedLoader:
+    """Wraps a `DataLoader` (or any iterable of batches) and refines what it gives.
+
+        for images, targets in RefinedLoader(loader, "run/refiner.safetensors", p=0.5): ...
+
+    On a GPU a thread takes the next batch, moves its images there and refines them on a stream of
+    its own, one batch ahead; the images then come on the GPU. On a CPU a batch is refined when it
+    is asked for. All else of the loader (`dataset`, `batch_size`, `num_workers`) is its own.
+
+    Args:
+        loader: gives batches; errors of its workers are raised where you iterate.
+        refiner: see `BatchRefiner`; or a `BatchRefiner`.
+        prefetch: refine one batch ahead in a thread; None: on a GPU.
+        options: of `BatchRefiner`.
+
+    Raises:
+        SimganAugError: as `BatchRefiner`.
+    """
+
+    def __init__(
+        self,
+        loader: Any,
+        refiner: str | os.PathLike[str] | Refiner | BatchRefiner,
+        *,
+        prefetch: bool | None = None,
+        **options: Any,
+    ) -> None:
+        self.loader = loader
+        if isinstance(refiner, BatchRefiner):
+            if options:
+                raise ConfigError(
+                    f"{', '.join(options)}: options go to the BatchRefiner that was given"
+                )
+            self.refine = refiner
+        else:
+            options = {"move": options.get("cache") is None} | options
+            self.refine = BatchRefiner(refiner, **options)
+        self.prefetch = prefetch
+        self._epoch = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        """One epoch; the epoch's number counts up by itself, unless `set_epoch` says otherwise."""
+        self.refine.set_epoch(self._epoch)
+        self._epoch += 1
+        device = resolve_device(self.refine.device)
+        on_gpu = device.type == "cuda"
+        if self.prefetch or (self.prefetch is None and on_gpu):
+            stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
+            return _ahead(self.loader, self.refine, stream)
+        return map(self.refine, self.loader)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self.loader)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The number of the next epoch, for the draws, and for the loader and its samplers."""
+        self._epoch = epoch
+        parts = (getattr(self.loader, name, None) for name in ("sampler", "batch_sampler"))
+        for part in (*parts, self.loader):
+            if part is not None and hasattr(part, "set_epoch"):
+                part.set_epoch(epoch)
+
+    def __getattr__(self, name: str) -> Any:
+        """What the loader has: `dataset`, `sampler`, `batch_sampler` and so on."""
+        if name == "loader":  # while being unpickled
+            raise AttributeError(name)
+        return getattr(self.loader, name)
+
+
+_END = object()
+
+
+class _Failure:
+    """An error on its way from the thread to whoever iterates."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _ahead(
+    loader: Any, refine: Callable[[Any], Any], stream: torch.cuda.Stream | None
+) -> Iterator[Any]:
+    """Refined batches, each made in a thread while the one before it is used."""
+    ready: queue.Queue[Any] = queue.Queue(maxsize=1)
+    stopped = threading.Event()
+
+    def offer(item: Any) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for batch in loader:
+                if stopped.is_set():
+                    return
+                offer(_refined_on(stream, refine, batch))
+            offer(_END)
+        except BaseException as error:  # raised again where the user iterates
+            offer(_Failure(error))
+
+    thread = threading.Thread(target=work, name="RefinedLoader", daemon=True)
+    thread.start()
+    try:
+        while (item := ready.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            batch, done = item
+            if done is not None:
+                current = torch.cuda.current_stream(stream.device if stream else None)
+                current.wait_event(done)
+                _record(batch, current)
+            yield batch
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def _refined_on(
+    stream: torch.cuda.Stream | None, refine: Callable[[Any], Any], batch: Any
+) -> tuple[Any, torch.cuda.Event | None]:
+    if stream is None:
+        return refine(batch), None
+    with torch.cuda.stream(stream):
+        refined = refine(batch)
+        return refined, stream.record_event()
+
+
+def _record(value: Any, stream: torch.cuda.Stream) -> None:
+    """Tell the allocator that a batch made on one stream is used on another."""
+    if isinstance(value, Tensor):
+        if value.is_cuda:
+            value.record_stream(stream)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            _record(part, stream)
+    elif hasattr(value, "values"):
+        for part in value.values():
+            _record(part, stream)
