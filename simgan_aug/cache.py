@@ -28,6 +28,7 @@ from simgan_aug.pixels import Image, bytes_of
 
 _MAGIC = b"simgan1\n"
 _HEAD = len(_MAGIC) + 16
+_FOLDER = "simgan_aug_cache"
 _ABANDONED = 3600.0  # seconds after which a temporary file has no writer any more
 
 
@@ -67,23 +68,26 @@ class MemoryStore:
 
 
 class DiskStore:
-    """Bytes in a folder that any number of processes share: FOLDER/SPACE/<2 hex digits>/<key>.
+    """Bytes in a folder that any number of processes share.
 
-    A file appears whole or not at all, and is checked when read: one that is torn or damaged
-    counts as missing, and is written anew. Entries of other spaces (other weights) make room first.
+    An entry is FOLDER/simgan_aug_cache/SPACE/<2 hex digits>/<key>; nothing beside it is touched.
+    A file appears whole or not at all, and is checked when read: one that is torn, damaged or of
+    another key counts as missing, and is written anew. Entries of other spaces (other weights)
+    make room first.
 
     Args:
         folder: made if need be.
         space: what all keys have in common, as a folder's name; entries of others are outdated.
-        limit: bytes held at most, in all spaces together; each writing process may overshoot by a
-            sixteenth, for it counts the others' files only now and then.
+        limit: bytes held at most, in all spaces together; each further writing process may
+            overshoot by a sixteenth (or by one entry, if that is more), for it counts the others'
+            files only now and then.
 
     Raises:
         ConfigError: the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, space: str, limit: int) -> None:
-        self._folder, self._space, self._limit = folder, folder / space, limit
+        self._folder, self._space, self._limit = folder, folder / _FOLDER / space, limit
         self._room = 0
         self._uncounted = limit  # bytes written since the last count; so much forces the first
         self._closed = False
@@ -103,18 +107,18 @@ class DiskStore:
         except OSError:
             return None
         content = raw[_HEAD:]
-        return content if raw[:_HEAD] == _head(content) else None
+        return content if raw[:_HEAD] == _head(key, content) else None
 
     def put(self, key: str, content: bytes) -> None:
         """Keep bytes, if there is room; a disk that cannot take them is warned of once."""
         if self._closed:
             return
         try:
-            if self._uncounted >= self._limit // 16:
-                self._count()
             size = len(content) + _HEAD
+            if self._uncounted + size > self._limit // 16:
+                self._count()
             if size <= self._room:
-                self._write(self._path(key), _head(content) + content)
+                self._write(self._path(key), _head(key, content) + content)
                 self._room -= size
                 self._uncounted += size
         except OSError as error:
@@ -140,10 +144,10 @@ class DiskStore:
     def _count(self) -> None:
         """Count the folder; where it is full, remove outdated files, the oldest first."""
         total, outdated, now = 0, [], time.time()
-        for path, size, modified in _files(self._folder):
+        for path, size, modified in _files(self._space.parent):
             total += size
-            torso = path.endswith(".tmp") and now - modified > _ABANDONED
-            if torso or not path.startswith(f"{self._space}{os.sep}"):
+            other = not path.startswith(f"{self._space}{os.sep}")
+            if now - modified > _ABANDONED if path.endswith(".tmp") else other:
                 outdated.append((modified, size, path))
         for _, size, path in sorted(outdated):
             if total <= self._limit * 7 // 8:
@@ -177,8 +181,10 @@ class CachedRefiner:
         Raises:
             ConfigError: an image lies on a GPU: to fetch it costs more than to refine it.
         """
-        if not isinstance(image, (list, tuple)) and image.ndim != 4:
+        if not isinstance(image, (list, tuple)) and getattr(image, "ndim", None) != 4:
             return self([image], seed=seed, strength=strength, channel_order=channel_order)[0]
+        if not len(image):
+            return self._refiner(image, channel_order=channel_order)
         seeds, strengths = seeds_of(seed, len(image)), strengths_of(strength, len(image))
         keys = [
             _key(each, s, share, channel_order)
@@ -198,15 +204,17 @@ class CachedRefiner:
                 self._store.put(keys[index], content)
                 found[index] = content
         refined = [_image(content, each) for content, each in zip(found, image, strict=True)]
-        return refined if isinstance(image, (list, tuple)) else _stacked(refined)
+        return refined if isinstance(image, (list, tuple)) else _stacked(refined, like=image)
 
 
 def _rows(images: Image, rows: list[int]) -> Image:
     return [images[row] for row in rows] if isinstance(images, (list, tuple)) else images[rows]
 
 
-def _stacked(images: list[Image]) -> Image:
-    return np.stack(images) if isinstance(images[0], np.ndarray) else torch.stack(images)
+def _stacked(images: list[Image], like: Image) -> Image:
+    if isinstance(like, Tensor):  # whose rows are plain tensors even if it is of a subclass
+        return torch.stack([image.as_subclass(Tensor) for image in images]).as_subclass(type(like))
+    return np.stack(images, dtype=like.dtype)  # byte order included
 
 
 def _key(image: Image, seed: int, strength: float, channel_order: str) -> str:
@@ -215,9 +223,10 @@ def _key(image: Image, seed: int, strength: float, channel_order: str) -> str:
             f"a cache needs images on the CPU, this one is on {image.device}: refine before "
             "the images go there, or without a cache"
         )
+    content = bytes_of(image)
     how = f"{type(image).__name__} {image.dtype} {tuple(image.shape)} {seed} {strength!r}"
     hashed = xxhash.xxh3_128(f"{how} {channel_order}\n".encode())
-    hashed.update(bytes_of(image).data)
+    hashed.update(content.data)
     return str(hashed.hexdigest())
 
 
@@ -229,8 +238,10 @@ def _image(content: bytes | None, like: Image) -> Image:
     return np.frombuffer(bytearray(content), dtype=like.dtype).reshape(like.shape)
 
 
-def _head(content: bytes) -> bytes:
-    return _MAGIC + xxhash.xxh3_128_digest(content)
+def _head(key: str, content: bytes) -> bytes:
+    hashed = xxhash.xxh3_128(key.encode())
+    hashed.update(content)
+    return _MAGIC + hashed.digest()
 
 
 def _files(folder: str | Path) -> Iterator[tuple[str, int, float]]:

@@ -81,14 +81,21 @@ def locate(refiner: str | os.PathLike[str]) -> Path:
     A name has no folder and no ending `.safetensors`; a file of that name goes before it.
 
     Raises:
-        CheckpointError: there is neither; names the nearest.
+        CheckpointError: there is neither; names the nearest. Or the plugin fails to give its file.
     """
     path = Path(refiner)
-    if path.exists() or path.suffix == ".safetensors" or len(path.parts) > 1:
+    if path.is_file() or path.suffix == ".safetensors" or len(path.parts) > 1:
         return path
     name = str(refiner)
     if name in plugins.parts("checkpoint"):
-        return Path(plugins.build("checkpoint", name))
+        try:
+            return Path(plugins.build("checkpoint", name))
+        except Exception as error:
+            distribution, version = plugins.provider("checkpoint", name)
+            raise CheckpointError(
+                f"refiner {name!r} of {distribution} {version}: its file is not to be had: "
+                f"{type(error).__name__}: {error}"
+            ) from error
     if name in plugins.parts("refiner"):
         raise CheckpointError(
             f"{name!r} is a network without weights, which would change nothing or ruin "

@@ -39,7 +39,7 @@ def run(
         steps: adversarial steps.
         follow: shows a run's progress until it ends.
     """
-    began, data = time.monotonic(), data or _shipped()
+    began, data = time.monotonic(), data or shipped()
     inputs = Inputs(
         annotations=data / "synthetic.json", images=data / "synthetic", real=data / "real"
     )
@@ -92,7 +92,12 @@ def _images(folder: Path) -> list[np.ndarray[Any, Any]]:
     return [read_image(folder / name).pixels for name in list_images(folder)]
 
 
-def _shipped() -> Path:
+def shipped() -> Path:
+    """The folder of the hands sample: here, or beside the package's source.
+
+    Raises:
+        DataError: it is in neither.
+    """
     beside = Path(__file__).parents[1] / SHIPPED
     for folder in (SHIPPED, beside):
         if (folder / "synthetic.json").is_file():

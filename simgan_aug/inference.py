@@ -134,29 +134,32 @@ class ImageRefiner:
         pixels = Pixels(image, self.channels, channel_order, look=not self._looked)
         self._looked = True
         colour = pixels.colour()
-        change = torch.empty_like(colour, memory_format=torch.contiguous_format)
         seeds, strengths = seeds_of(seed, len(colour)), strengths_of(strength, len(colour))
-        for rows in self._rows(colour):
-            change[rows] = self._change(colour[rows].to(self.device), seeds[rows]).to(colour.device)
-        return pixels.add(change * change.new_tensor(strengths)[:, None, None, None])
+        parts = [
+            self._change(colour[rows].to(self.device), seeds[rows]).to(colour.device)
+            for rows in self._rows(colour)
+        ]
+        change = parts[0] if len(parts) == 1 else torch.cat([colour[:0], *parts])
+        return pixels.add(change.mul_(change.new_tensor(strengths)[:, None, None, None]))
 
     @torch.no_grad()  # not inference_mode: a task network trains on what we return
     def _change(self, colour: Tensor, seeds: Sequence[int]) -> Tensor:
         """What refining adds to (N, C, H, W) in [0, 1]."""
         toned, references = self._tone(colour, seeds)
         noise = self._noise(colour, seeds)
-        change = toned - colour
+        change = torch.empty_like(colour)
         for place, inner, outer in self._tiles(*colour.shape[2:]):
-            inputs = (toned[..., *outer] * 2 - 1).contiguous(memory_format=torch.channels_last)
+            inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
             extra = condition(
                 self.network,
                 None if noise is None else noise[..., *outer].to(self.device),
                 references,
             )
             with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
-                added = (self.network(inputs, **extra) - inputs) / 2
-            change[..., *place] += added[..., *inner]
-        return change
+                added = self.network(inputs, **extra) - inputs
+            change[..., *place] = added[..., *inner]
+        change /= 2  # from units of [-1, 1]
+        return change if toned is colour else change.add_(toned).sub_(colour)
 
     def _tone(self, colour: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """The images in the tone of the photos that their seeds draw; those tones in [-1, 1]."""
@@ -226,7 +229,9 @@ def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
 
 def strengths_of(strength: float | Sequence[float], count: int) -> list[float]:
     """A strength for each of `count` images: the same for all if it is one number."""
-    strengths = list(strength) if isinstance(strength, Sequence) else [strength] * count
+    if isinstance(strength, (int, float, np.number)):
+        strength = [float(strength)] * count
+    strengths = [float(s) for s in strength]
     if len(strengths) != count:
         raise ImageError(f"expected one strength for each of {count} images, got {len(strengths)}")
     for value in strengths:

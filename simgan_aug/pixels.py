@@ -62,7 +62,9 @@ class Pixels:
 
     def colour(self) -> Tensor:
         """The colour channels, red first, as (N, channels, H, W) float32 in [0, 1]."""
-        colour = self._native[:, : self._colours].to(torch.float32) / self._scale
+        colour = self._native[:, : self._colours].to(torch.float32)
+        if self._scale != 1:
+            colour /= self._scale
         if self._reversed:
             return colour.flip(1)
         return colour.expand(-1, self._channels, -1, -1) if self._grey else colour
@@ -79,13 +81,13 @@ class Pixels:
             change = torch.einsum("nchw,c->nhw", change, change.new_tensor(LUMA))[:, None]
         working = torch.float64 if self._native.dtype == torch.float64 else torch.float32
         colour = self._native[:, : self._colours].to(working)
-        colour = (colour + change.to(colour) * self._scale).clamp_(0, self._scale)
+        colour = torch.add(colour, change.to(colour), alpha=self._scale).clamp_(0, self._scale)
         if not self._native.dtype.is_floating_point:
             colour = colour.round_()
+        colour = colour.to(self._native.dtype)
         alpha = self._native[:, self._colours :]
-        return _from_nchw(
-            torch.cat([colour.to(self._native.dtype), alpha], dim=1), like=self._image
-        )
+        whole = torch.cat([colour, alpha], dim=1) if alpha.shape[1] else colour
+        return _from_nchw(whole, like=self._image)
 
 
 def check_channel_order(channel_order: str) -> None:
@@ -105,10 +107,16 @@ def to_display(image: Image) -> np.ndarray[Any, Any]:
 
 
 def bytes_of(image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The bytes of an image on the CPU, flat and in order; a copy only where they are not."""
+    """The bytes of an image on the CPU, flat and in order; a copy only where they are not.
+
+    Raises:
+        ImageError: it is neither a tensor nor an array of numbers.
+    """
     if isinstance(image, Tensor):
         flat = image.detach().as_subclass(Tensor).contiguous().flatten()
         return cast("np.ndarray[Any, np.dtype[np.uint8]]", flat.view(torch.uint8).numpy())
+    if not isinstance(image, np.ndarray) or image.dtype.hasobject:
+        raise ImageError(f"expected a numpy array or a torch tensor, got {_kind(image)}")
     return np.ascontiguousarray(image).reshape(-1).view(np.uint8)
 
 
@@ -124,7 +132,7 @@ def _to_nchw(image: Image) -> Tensor:
         if values.ndim in (2, 3):
             values = values[None, None] if values.ndim == 2 else values[None]
     else:
-        raise ImageError(f"expected a numpy array or a torch tensor, got {type(image).__name__}")
+        raise ImageError(f"expected a numpy array or a torch tensor, got {_kind(image)}")
     if values.ndim != 4 or 0 in values.shape[1:]:
         layouts = (
             "(H, W), (H, W, C) or (N, H, W, C) in numpy; (H, W), (C, H, W) or (N, C, H, W) in torch"
@@ -133,6 +141,10 @@ def _to_nchw(image: Image) -> Tensor:
             f"expected an image that is not empty, as {layouts}; got shape {tuple(image.shape)}"
         )
     return values
+
+
+def _kind(thing: Any) -> str:
+    return "an array of objects" if isinstance(thing, np.ndarray) else type(thing).__name__
 
 
 def _native_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import inspect
 import os
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from simgan_aug import checkpoint
+from simgan_aug import checkpoint, plugins
 from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
 from simgan_aug.devices import resolve_device, resolve_precision
 from simgan_aug.errors import ConfigError
@@ -117,11 +119,11 @@ class SharedRefiner:
         return resolve_device("auto")
 
     def _refiner(self, device: torch.device) -> Refiner:
-        if os.getpid() != self._process:  # this process was forked from the one that made us
-            if device.type == "cuda":
-                raise ConfigError(_AFTER_FORK)
-            if torch.get_num_threads() > 1:
-                torch.set_num_threads(1)  # the pool of threads did not survive the fork
+        forked = os.getpid() != self._process or torch.cuda._is_in_bad_fork()
+        if device.type == "cuda" and forked:
+            raise ConfigError(_AFTER_FORK)
+        if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
+            torch.set_num_threads(1)  # the pool of threads does not survive a fork: it would hang
         if device not in self._opened:
             status = self.path.stat() if self.path.exists() else None
             state = status and (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -136,10 +138,10 @@ def as_refiner(refiner: str | os.PathLike[str] | Refiner, **options: Any) -> Ref
 
     Args:
         refiner: see `SharedRefiner`, or an `ImageRefiner`.
-        options: of `SharedRefiner`; they do not go with one that is open.
+        options: of `SharedRefiner`; with one that is open they must be as if left out.
 
     Raises:
-        CheckpointError, ConfigError: as `SharedRefiner`.
+        CheckpointError, ConfigError: as `SharedRefiner`; or an option for one that is open.
     """
     if isinstance(refiner, (str, os.PathLike)):
         return SharedRefiner(refiner, **options)
@@ -147,8 +149,14 @@ def as_refiner(refiner: str | os.PathLike[str] | Refiner, **options: Any) -> Ref
         raise ConfigError(
             f"refiner must be a path, a name or an ImageRefiner, got {type(refiner).__name__}"
         )
+    defaults = inspect.signature(SharedRefiner).parameters
+    for name, value in options.items():
+        if value != defaults[name].default:
+            raise ConfigError(f"{name} goes with a refiner given by its file, not with an open one")
     return refiner
 
+
+_IMPORTED_IN = os.getpid()
 
 _AFTER_FORK = (
     "device='cuda' was asked for in a forked worker, where CUDA cannot be used. Two ways out: "
@@ -176,8 +184,10 @@ def _open(
 
 def _space(path: Path, refiner: ImageRefiner) -> str:
     """Names all that a cached result depends on, beside the image and its draws."""
-    backend = f"torch {torch.__version__} {refiner.device.type} {refiner.precision}"
-    return hashlib.sha256(path.read_bytes() + backend.encode()).hexdigest()[:32]
+    network = checkpoint.load(path).config.refiner.name
+    code = (torch.__version__, version("simgan-aug"), *plugins.provider("refiner", network))
+    how = f"{code} {refiner.device.type} {refiner.precision}"
+    return hashlib.sha256(path.read_bytes() + how.encode()).hexdigest()[:32]
 
 
 def _parse(device: str) -> None:
@@ -185,7 +195,7 @@ def _parse(device: str) -> None:
     and no worker could be forked after it."""
     try:
         torch.device(device)
-    except RuntimeError:
+    except (RuntimeError, TypeError):
         raise ConfigError(
             f"no device is named {device!r}; take 'auto', 'cpu', 'cuda' or 'cuda:1'"
         ) from None

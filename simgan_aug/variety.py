@@ -46,10 +46,14 @@ class Variety:
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
-        low, high = self.range
-        if not 0 <= low <= high <= 1:
+        try:
+            low, high = self.range
+            possible = 0 <= low <= high <= 1
+        except (TypeError, ValueError):  # neither a number nor two
+            possible = False
+        if not possible:
             raise ConfigError(
-                f"strength must be a number in [0, 1] or two ascending ones, got {self.strength}"
+                f"strength must be a number in [0, 1] or two ascending ones, got {self.strength!r}"
             )
         if self.variants < 0:
             raise ConfigError(f"variants must be 0 or more, got {self.variants}")
@@ -57,8 +61,8 @@ class Variety:
     @property
     def range(self) -> tuple[float, float]:
         """Lowest and highest strength."""
-        if isinstance(self.strength, (int, float)):
-            return self.strength, self.strength
+        if isinstance(self.strength, (int, float, np.number)):
+            return float(self.strength), float(self.strength)
         low, high = self.strength
         return low, high
 
@@ -71,7 +75,9 @@ class Variety:
                 the form are all that a form depends on if there are `variants`.
         """
         if self.variants:
-            rng = np.random.default_rng([identity % 2**64, int(rng.integers(self.variants))])
+            number = int(rng.integers(self.variants))
+            # In this order, for numpy writes integers as words of 32 bits, without a separator.
+            rng = np.random.default_rng([number, identity % 2**64])
         return Form(float(rng.uniform(*self.range)), int(rng.integers(2**63)))
 
 

@@ -19,7 +19,14 @@ from safetensors.torch import save
 from torch import nn
 
 from simgan_aug import plugins
-from simgan_aug.checkpoint import Checkpoint, load, load_state, save_checkpoint, save_state
+from simgan_aug.checkpoint import (
+    Checkpoint,
+    load,
+    load_state,
+    locate,
+    save_checkpoint,
+    save_state,
+)
 from simgan_aug.config import Config, Part, Tone
 from simgan_aug.errors import CheckpointError, OutputError
 from simgan_aug.inference import ImageRefiner
@@ -481,3 +488,78 @@ def test_a_refiner_is_no_state_and_a_state_no_refiner(path, tmp_path):
     assert "not one that simgan-aug train has written" in message
     with pytest.raises(CheckpointError, match="not one that simgan-aug train has written"):
         load_state(path)
+
+
+@pytest.fixture
+def ship(monkeypatch, tmp_path):
+    """Offer files by name, as a plugin does; the working folder is an empty one."""
+    (tmp_path / "working").mkdir()
+    monkeypatch.chdir(tmp_path / "working")
+
+    def ship(**functions):
+        for name, function in functions.items():
+            part = plugins.RegisteredPart(function, "builtin")
+            monkeypatch.setitem(plugins.registry().parts["checkpoint"], name, part)
+
+    return ship
+
+
+def test_a_refiner_that_a_plugin_ships_is_found_by_its_name(ship, path):
+    ship(night=lambda: path, day=lambda: str(path))
+
+    assert locate("night") == locate("day") == path
+    assert load("night").provenance == load(path).provenance
+
+
+@pytest.mark.parametrize("given", ["night", "./night"])
+def test_a_file_of_that_name_goes_before_what_a_plugin_ships(ship, path, given):
+    ship(night=lambda: path)
+    save_checkpoint("night", make_checkpoint(photos=0))
+
+    assert load(given).bank is None
+    assert load(path).bank is not None
+
+
+def test_a_folder_of_that_name_does_not(ship, path):
+    ship(night=lambda: path)
+    os.mkdir("night")
+
+    assert locate("night") == path
+
+
+@pytest.mark.parametrize("given", ["night.safetensors", "folder/night", "/night"])
+def test_what_looks_like_a_path_is_one_and_no_name(ship, path, given):
+    ship(night=lambda: path)
+
+    assert str(locate(given)) == given
+    assert rejected(given).startswith("no such file")
+
+
+def test_a_name_that_nobody_ships_is_answered_with_the_nearest(ship, path):
+    ship(night=lambda: path)
+
+    with pytest.raises(CheckpointError, match=r"no refiner 'nigt': .*did you mean 'night'"):
+        load("nigt")
+
+
+def test_a_network_without_weights_is_said_to_be_one(ship):
+    with pytest.raises(CheckpointError, match=r"'resnet' is a network without weights.*train it"):
+        load("resnet")
+
+
+def test_a_plugin_that_fails_to_give_its_file_is_named_with_the_fault(ship):
+    def fails():
+        raise FileNotFoundError("no weights in the wheel")
+
+    ship(night=fails, day=lambda: 5)
+
+    for name, fault in (("night", "FileNotFoundError: no weights in"), ("day", "TypeError: ")):
+        with pytest.raises(CheckpointError, match=f"refiner {name!r} of simgan_aug .*{fault}"):
+            load(name)
+
+
+def test_a_file_that_a_plugin_ships_and_that_is_not_there_is_named(ship, tmp_path):
+    ship(night=lambda: tmp_path / "gone.safetensors")
+
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}/gone.safetensors: no such file"):
+        load("night")

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug import tone
-from simgan_aug.devices import resolve_device
+from simgan_aug.devices import resolve_precision
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import ResNetRefiner, UnshuffleRefiner
@@ -134,6 +134,92 @@ def test_a_strength_outside_of_0_and_1_is_an_error(strength):
         refining(small())(np.zeros((4, 4, 3), np.uint8), strength=strength)
 
 
+@pytest.mark.parametrize("kind", ["numpy", "torch", "list"])
+def test_a_strength_for_each_image_is_that_of_the_image_alone(kind):
+    images = np.random.default_rng(0).uniform(0.3, 0.7, (3, 6, 7, 3)).astype(np.float32)
+    tensors = torch.from_numpy(images).movedim(-1, 1)
+    images = {"numpy": images, "torch": tensors, "list": [*images]}[kind]
+    refine, strengths = refining(awake(small())), [0, 0.5, 1]
+
+    together = refine(images, seed=[4, 5, 6], strength=strengths)
+
+    alone = [
+        refine(image, seed=seed, strength=strength)
+        for image, seed, strength in zip(images, [4, 5, 6], strengths, strict=True)
+    ]
+    assert same(together[0], images[0])
+    assert all(abs(one - other).max() < 1e-5 for one, other in zip(together, alone, strict=True))
+    assert all(abs(alone[index] - images[index]).max() > 0.01 for index in (1, 2))
+
+
+@pytest.mark.parametrize("several", [tuple, np.array, lambda s: np.array(s, np.float32)])
+def test_strengths_may_come_as_any_sequence_of_numbers(several):
+    batch = np.random.default_rng(0).random((3, 6, 7, 3))
+    refine = refining(awake(small()))
+
+    refined = refine(batch, strength=several([0, 0.5, 1]))
+
+    assert np.array_equal(refined, refine(batch, strength=[0, 0.5, 1]))
+
+
+@pytest.mark.parametrize("image", [np.zeros((2, 4, 4, 3), np.uint8), [np.zeros((4, 4))] * 2])
+@pytest.mark.parametrize("strengths", [[], [1], [0, 0.5, 1]])
+def test_too_few_or_too_many_strengths_are_an_error(image, strengths):
+    with pytest.raises(ImageError, match=rf"2 images, got {len(strengths)}"):
+        refining(small())(image, strength=strengths)
+
+
+@pytest.mark.parametrize("image", [np.zeros((2, 4, 4, 3), np.uint8), [np.zeros((4, 4))] * 2])
+def test_one_strength_among_several_that_is_out_of_range_is_an_error(image):
+    with pytest.raises(ConfigError, match=r"strength must lie in \[0, 1\], got 1.5"):
+        refining(small())(image, strength=[0.5, 1.5])
+
+
+@settings(deadline=None, max_examples=60)
+@given(image=images(), seed=st.integers(0, 99))
+def test_bgr_is_rgb_with_the_colours_reversed_on_the_way_in_and_out(image, seed):
+    refine, axis = refining(awake(small())), -1 if isinstance(image, np.ndarray) else -3
+
+    refined = refine(image, seed=seed, channel_order="bgr")
+
+    assert same(refined, swapped(refine(swapped(image, axis), seed=seed), axis))
+
+
+def swapped(image, axis):
+    """The image with blue and red in each other's place, where it has three colours."""
+    if image.ndim < 3 or image.shape[axis] < 3:
+        return image
+    order = [2, 1, 0, 3][: image.shape[axis]]
+    return image[..., order] if axis == -1 else image[..., order, :, :]
+
+
+def test_the_order_of_channels_matters_to_a_colour_image():
+    image = np.random.default_rng(0).uniform(0.3, 0.7, (6, 7, 3))
+    refine = refining(awake(small()))
+
+    assert np.abs(refine(image, channel_order="bgr") - refine(image)).max() > 0.01
+
+
+@pytest.mark.parametrize("order", ["BGR", "grb", "", None])
+def test_another_order_of_channels_is_an_error_that_names_the_two(order):
+    with pytest.raises(ConfigError, match=f"channel_order must be 'rgb' or 'bgr', got {order!r}"):
+        refining(small())(np.zeros((4, 4, 3), np.uint8), channel_order=order)
+
+
+def test_a_subclass_of_a_tensor_comes_out_as_that_subclass():
+    class Film(torch.Tensor):
+        pass
+
+    image, refine = torch.rand(3, 6, 7), refining(awake(small()))
+
+    for each in (image, image[None], image[0]):
+        refined = refine(each.as_subclass(Film))
+
+        assert type(refined) is Film
+        assert torch.equal(refined.as_subclass(torch.Tensor), refine(each))
+    assert [type(each) for each in refine([image.as_subclass(Film), image])] == [Film, torch.Tensor]
+
+
 def test_alpha_is_kept_to_the_byte_while_colours_change():
     image = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
 
@@ -180,6 +266,26 @@ def test_a_float_outside_of_0_and_1_is_an_error(value):
 
     with pytest.raises(ImageError, match=r"floats in \[0, 1\]"):
         refining(small())(image)
+
+
+def test_on_a_cpu_every_image_is_held_against_the_range():
+    refine = refining(small())
+    refine(np.zeros((4, 4, 3)))
+
+    with pytest.raises(ImageError, match=r"floats in \[0, 1\]"):
+        refine(np.full((4, 4, 3), 255.0))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_first_image_is_held_against_the_range():
+    refine, wrong = ImageRefiner(small(), 3, device="cuda"), torch.full((3, 4, 4), 255.0).cuda()
+
+    for _ in range(2):
+        with pytest.raises(ImageError, match=r"floats in \[0, 1\]"):
+            refine(wrong)
+    refine(wrong / 255)
+
+    assert refine(wrong).max() == 1
 
 
 @pytest.mark.parametrize("dtype", ["int32", "bool", "int64"])
@@ -458,13 +564,7 @@ def test_an_impossible_setting_is_an_error_that_names_it(options):
         refining(small(), **options)
 
 
-def test_an_unknown_device_is_an_error_that_shows_known_ones():
-    with pytest.raises(ConfigError, match=r"'gpu'.*'cpu'"):
-        resolve_device("gpu")
+def test_the_precision_that_is_not_asked_for_is_that_of_auto():
+    refine = ImageRefiner(small(), 3, device="cpu")
 
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_auto_is_the_cpu_and_cuda_an_error():
-    assert resolve_device("auto") == torch.device("cpu")
-    with pytest.raises(ConfigError, match="no device 'cuda' here"):
-        resolve_device("cuda")
+    assert refine.precision == resolve_precision("auto", torch.device("cpu"))

@@ -4,8 +4,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgan_aug.errors import ImageError
-from simgan_aug.pixels import LUMA, Pixels, to_display
+from simgan_aug.errors import ConfigError, ImageError
+from simgan_aug.pixels import LUMA, Pixels, bytes_of, to_display
 
 FULL = {"uint8": 255, "uint16": 65535, "float16": 1, "float32": 1, "float64": 1}
 NUMPY_SHAPES = {
@@ -149,6 +149,61 @@ def test_the_channels_of_a_colour_image_keep_their_order():
     assert result[1, 2].tolist() == [11, 22, 33]
 
 
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_of_bgr_a_refiner_sees_red_first_and_its_change_of_red_arrives_last(kind, alpha):
+    image = np.empty((2, 3, 4 if alpha else 3), np.uint8)
+    image[:] = [30, 20, 10, 99][: image.shape[-1]]  # blue, green, red, alpha
+    image = image if kind == "numpy" else torch.from_numpy(image).movedim(-1, 0)
+    pixels = Pixels(image, 3, "bgr")
+
+    result = pixels.add(torch.tensor([1.0, 2.0, 3.0]).view(1, 3, 1, 1).expand(1, 3, 2, 3) / 255)
+
+    assert (pixels.colour()[0, :, 0, 0] * 255).tolist() == pytest.approx([10, 20, 30])
+    last = result[1, 2] if kind == "numpy" else result[:, 1, 2]
+    assert last.tolist() == [33, 22, 11, 99][: 4 if alpha else 3]
+
+
+@settings(deadline=None, max_examples=100)
+@given(image=images())
+def test_a_change_of_zero_gives_back_every_bit_of_bgr_too(image):
+    pixels = Pixels(image, 3, "bgr")
+
+    assert same(pixels.add(torch.zeros_like(pixels.colour())), image)
+
+
+@pytest.mark.parametrize(("shape", "channels"), [((2, 3), 3), ((2, 3, 2), 3), ((2, 3, 1), 1)])
+def test_grey_has_no_order(shape, channels):
+    image, change = array(shape, np.float32), torch.rand(1, channels, 2, 3) / 9
+    rgb, bgr = (Pixels(image, channels, order) for order in ("rgb", "bgr"))
+
+    assert torch.equal(rgb.colour(), bgr.colour())
+    assert np.array_equal(rgb.add(change), bgr.add(change))
+
+
+@pytest.mark.parametrize("order", ["BGR", "rbg", "", None])
+def test_another_order_is_an_error_that_names_the_two(order):
+    with pytest.raises(ConfigError, match=f"must be 'rgb' or 'bgr', got {order!r}"):
+        Pixels(np.zeros((2, 2, 3), np.uint8), 3, order)
+
+
+class Film(torch.Tensor):
+    """A trivial subclass."""
+
+
+@settings(deadline=None, max_examples=50)
+@given(image=images().filter(lambda image: isinstance(image, torch.Tensor)))
+def test_a_subclass_of_a_tensor_comes_back_as_it_is(image):
+    film = image.as_subclass(Film)
+    pixels = Pixels(film, 3)
+
+    result = pixels.add(torch.zeros_like(pixels.colour()))
+
+    assert type(pixels.colour()) is torch.Tensor  # what is within does not meet the subclass
+    assert type(result) is Film
+    assert same(result.as_subclass(torch.Tensor), image)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 5])
 def test_a_refiner_of_any_number_of_channels_takes_images_of_as_many(channels):
     image = array((4, 5, channels), np.uint8)
@@ -290,3 +345,33 @@ def test_a_mirrored_view_of_one_row_is_an_image_like_any_other():
     view = np.zeros((1, 5, 3), np.uint8)[::-1]
 
     assert np.array_equal(Pixels(view, 3).add(torch.zeros(1, 3, 1, 5)), view)
+
+
+@settings(deadline=None, max_examples=100)
+@given(image=images())
+def test_the_bytes_of_an_image_are_its_values_in_order(image):
+    content = bytes_of(image)
+
+    assert (content.dtype, content.ndim) == (np.uint8, 1)
+    if isinstance(image, np.ndarray):
+        assert content.tobytes() == image.tobytes()
+    else:
+        values = torch.frombuffer(bytearray(content), dtype=image.dtype)
+        assert torch.equal(values.reshape(image.shape), image)
+
+
+def test_the_bytes_of_a_view_are_those_of_its_copy_and_of_a_whole_no_copy_is_made():
+    image = array((8, 9, 3), np.uint16)
+
+    assert bytes_of(image[::-2, 1:5]).tobytes() == image[::-2, 1:5].tobytes()
+    assert np.shares_memory(bytes_of(image), image)
+    tensor = torch.from_numpy(array((3, 8, 9), np.uint8))
+    assert bytes_of(tensor).tobytes() == bytes_of(tensor.numpy()).tobytes()
+    assert np.shares_memory(bytes_of(tensor), tensor.numpy())
+
+
+@pytest.mark.parametrize("thing", [None, "image.png", 3, np.array([None, "x"], dtype=object)])
+def test_what_has_no_bytes_of_numbers_is_an_error_that_names_it(thing):
+    kind = "an array of objects" if isinstance(thing, np.ndarray) else type(thing).__name__
+    with pytest.raises(ImageError, match=f"array or a torch tensor, got {kind}"):
+        bytes_of(thing)

@@ -8,11 +8,14 @@ import sys
 import textwrap
 import zipfile
 
+import numpy as np
 import pytest
 from torch import nn
 
 from simgan_aug import builtin, observers, plugins
+from simgan_aug.checkpoint import load, save_checkpoint
 from simgan_aug.errors import ConfigError, PluginError
+from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import ResNetRefiner
 from simgan_aug.plugins import Registry
 
@@ -386,20 +389,33 @@ def test_the_shared_registry_knows_who_offers_a_part():
     assert plugins.failures().get("builtin") is None
 
 
-def test_an_installed_plugin_shows_up_and_its_broken_neighbour_is_named(tmp_path):
-    wheel = tmp_path / "fancy-3.1-py3-none-any.whl"
-    about = "fancy-3.1.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("fancy.py", textwrap.dedent(GOOD))
-        archive.writestr("fancy_broken.py", "1 / 0")
-        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: fancy\nVersion: 3.1\n")
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        points = "[simgan_aug]\nfancy = fancy\nfancy-broken = fancy_broken\n"
-        archive.writestr(f"{about}/entry_points.txt", points)
-        archive.writestr(f"{about}/RECORD", "")
-    folder = tmp_path / "site"
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    subprocess.run([*pip, "--target", folder, wheel], check=True, capture_output=True)
+@pytest.fixture
+def install(tmp_path):
+    """Build a distribution "fancy" and install it; gives the environment in which it is found."""
+
+    def install(points, **content):
+        wheel, about = tmp_path / "fancy-3.1-py3-none-any.whl", "fancy-3.1.dist-info"
+        points = "".join(f"{name} = {module}\n" for name, module in points.items())
+        content |= {
+            f"{about}/METADATA": "Metadata-Version: 2.1\nName: fancy\nVersion: 3.1\n",
+            f"{about}/WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
+            f"{about}/entry_points.txt": f"[simgan_aug]\n{points}",
+            f"{about}/RECORD": "",
+        }
+        with zipfile.ZipFile(wheel, "w") as archive:
+            for name, each in content.items():
+                archive.writestr(name, each if isinstance(each, bytes) else textwrap.dedent(each))
+        folder = tmp_path / "site"
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+        subprocess.run([*pip, "--target", folder, wheel], check=True, capture_output=True)
+        return {**os.environ, "PYTHONPATH": str(folder)}
+
+    return install
+
+
+def test_an_installed_plugin_shows_up_and_its_broken_neighbour_is_named(install):
+    points = {"fancy": "fancy", "fancy-broken": "fancy_broken"}
+    environment = install(points, **{"fancy.py": GOOD, "fancy_broken.py": "1 / 0"})
     script = """
         import json, warnings
         from simgan_aug import plugins
@@ -416,7 +432,7 @@ def test_an_installed_plugin_shows_up_and_its_broken_neighbour_is_named(tmp_path
 
     ran = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script)],
-        env={**os.environ, "PYTHONPATH": str(folder)},
+        env=environment,
         capture_output=True,
         text=True,
         check=True,
@@ -428,3 +444,57 @@ def test_an_installed_plugin_shows_up_and_its_broken_neighbour_is_named(tmp_path
     reason = "import: ZeroDivisionError: division by zero"
     assert said["failures"] == {"fancy-broken": reason}
     assert said["warnings"] == [f"plugin 'fancy-broken' of fancy 3.1 is left out: {reason}"]
+
+
+SHIPS = """
+    from pathlib import Path
+
+    import simgan_aug
+
+    @simgan_aug.hookimpl
+    def simgan_register_checkpoints():
+        return {"night": lambda: Path(__file__).with_name("night.safetensors")}
+"""
+
+PLUGINS = "import sys; from simgan_aug.cli import main; main(['plugins', *sys.argv[1:]])"
+
+REFINES = """
+    import sys
+    import numpy as np
+    from simgan_aug.inference import ImageRefiner
+    from simgan_aug.shared import SharedRefiner
+
+    image = np.load(sys.argv[1])
+    for refiner in (ImageRefiner.load("night", "cpu"), SharedRefiner("night", device="cpu")):
+        sys.stdout.buffer.write(refiner(image).tobytes())
+"""
+
+
+@pytest.mark.timeout(60)
+def test_an_installed_distribution_may_ship_a_refiner_that_goes_by_a_name(
+    install, refiner_file, image, tmp_path
+):
+    files = {"fancy/__init__.py": SHIPS, "fancy/night.safetensors": refiner_file.read_bytes()}
+    environment = install({"fancy": "fancy"}, **files)
+    working = tmp_path / "working"
+    working.mkdir()
+    np.save(tmp_path / "image.npy", image)
+
+    def run(*arguments):
+        command = [sys.executable, *arguments]
+        options = {"env": environment, "cwd": working, "capture_output": True, "check": True}
+        return subprocess.run(command, **options).stdout
+
+    by_name = run("-c", textwrap.dedent(REFINES), str(tmp_path / "image.npy"))
+    listed = json.loads(run("-c", PLUGINS, "--json"))
+    table = run("-c", PLUGINS).decode()
+    untrained = load(refiner_file)
+    nn.init.zeros_(untrained.network.head.weight)
+    save_checkpoint(working / "night", untrained)
+    by_file = run("-c", textwrap.dedent(REFINES), str(tmp_path / "image.npy"))
+
+    refined = ImageRefiner.load(refiner_file, device="cpu")(image)
+    assert by_name == refined.tobytes() * 2
+    assert {each["name"]: each["parts"].get("checkpoint") for each in listed}["fancy"] == ["night"]
+    assert "checkpoint: night" in table
+    assert by_file == image.tobytes() * 2  # a file of that name in the working folder goes first

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug.config import Training
-from simgan_aug.devices import resolve_precision
 from simgan_aug.errors import ConfigError, TrainingError
 from simgan_aug.losses import CrossEntropy, LeastSquares, Relativistic, self_regularization
 from simgan_aug.networks import Patch, ResNetRefiner, UnshuffleRefiner
@@ -653,14 +652,6 @@ def test_half_the_bits_train_too_and_keep_weights_in_single_precision():
 
     assert all(math.isfinite(value) for value in last.losses.values())
     assert {p.dtype for player in players for p in player.parameters()} == {torch.float32}
-
-
-def test_precision_is_a_wish_that_only_auto_leaves_to_the_device():
-    cpu = torch.device("cpu")
-
-    assert [resolve_precision(wish, cpu) for wish in ("fp32", "bf16")] == ["fp32", "bf16"]
-    assert resolve_precision("auto", cpu) in ("fp32", "bf16")
-    assert resolve_precision("auto", torch.device("cuda")) == "bf16"
 
 
 @pytest.mark.parametrize(

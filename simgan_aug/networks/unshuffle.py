@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -76,16 +78,49 @@ class UnshuffleRefiner(nn.Module):
         """
         height, width = images.shape[2:]
         inputs = images if noise is None else torch.cat([images, noise], dim=1)
-        padded = _pad(inputs, self.multiple)
-        inputs = F.pixel_unshuffle(padded, self.multiple)  # (B, inputs, H/f, W/f)
-        features = self.first(inputs)
+        inputs = _unshuffle(_pad(inputs, self.multiple), self.multiple)  # (B, inputs, H/f, W/f)
+        features = F.conv2d(
+            F.pad(inputs, (1, 1, 1, 1), mode="reflect"),
+            _blocks_first(self.first.weight.transpose(0, 1), self.multiple).transpose(0, 1),
+            self.first.bias,
+        )
         if self.tone is not None and reference is not None:
             features = features + self.tone(tone_levels(reference))[:, :, None, None]
-        change = self.head(self.blocks(F.relu(features)))
-        change = F.pixel_shuffle(change, self.multiple)[:, :, :height, :width].to(images.dtype)
+        change = F.conv2d(
+            self.blocks(F.relu(features)),
+            _blocks_first(self.head.weight, self.multiple),
+            _blocks_first(cast(Tensor, self.head.bias), self.multiple),
+        )
+        change = _shuffle(change, self.multiple)[:, :, :height, :width].to(images.dtype)
         if self._limit:
             change = self._limit * torch.tanh(change / self._limit)
         return images + change
+
+
+def _unshuffle(images: Tensor, factor: int) -> Tensor:
+    """Blocks of pixels as channels: (B, C, H, W) -> (B, f f C, H/f, W/f).
+
+    As `F.pixel_unshuffle`, but the place in the block comes before the channel: in channels_last
+    memory that moves whole pixels and is five times as fast.
+    """
+    batch, channels, height, width = images.shape
+    rows, columns = height // factor, width // factor
+    blocks = images.movedim(1, -1).reshape(batch, rows, factor, columns, factor, channels)
+    return blocks.transpose(2, 3).reshape(batch, rows, columns, -1).movedim(-1, 1)
+
+
+def _shuffle(images: Tensor, factor: int) -> Tensor:
+    """The reverse of `_unshuffle`."""
+    batch, _, rows, columns = images.shape
+    blocks = images.movedim(1, -1).reshape(batch, rows, columns, factor, factor, -1)
+    height, width = rows * factor, columns * factor
+    return blocks.transpose(2, 3).reshape(batch, height, width, -1).movedim(-1, 1)
+
+
+def _blocks_first(weight: Tensor, factor: int) -> Tensor:
+    """Reorder a weight's first axis from `F.pixel_unshuffle`'s order, in which files hold it."""
+    blocks = weight.view(-1, factor**2, *weight.shape[1:])
+    return blocks.transpose(0, 1).reshape(weight.shape)
 
 
 def _pad(images: Tensor, multiple: int) -> Tensor:
@@ -94,6 +129,8 @@ def _pad(images: Tensor, multiple: int) -> Tensor:
     down, right = (
         max(2 * multiple, -(-side // multiple) * multiple) - side for side in (height, width)
     )
+    if not down and not right:
+        return images
     # Reflection needs more pixels than it adds; the smallest images repeat their edge instead.
     mode = "reflect" if down < height and right < width else "replicate"
     return F.pad(images, (0, right, 0, down), mode=mode)

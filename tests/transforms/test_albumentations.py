@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, Subset
 
+from simgan_aug.bench import private_mb
 from simgan_aug.errors import CheckpointError, ConfigError, ImageError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.transforms.albumentations import Refine, reseed, reseed_worker
@@ -649,3 +650,28 @@ def test_cuda_in_a_forked_worker_is_our_error_with_the_two_ways_out(refiner_file
 
     with pytest.raises(ConfigError, match=r"(?s)forked worker.*RefinedLoader.*spawn"):
         list(DataLoader(dataset, num_workers=1, multiprocessing_context="fork"))
+
+
+class Held(Dataset):
+    """Refines an image and tells what its process holds."""
+
+    def __init__(self, transform, count):
+        self.transform, self.count = transform, count
+        self.image = np.zeros((96, 128, 3), np.uint8)
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        self.transform(image=self.image)
+        return private_mb() if index % 1000 == 999 else 0.0
+
+
+@pytest.mark.slow
+def test_a_workers_memory_is_constant_over_ten_thousand_images(refiner_file):
+    dataset = Held(Refine(refiner_file, p=1, strength=(0, 1)), 10_000)
+
+    held = [float(mb) for mb in DataLoader(dataset, batch_size=None, num_workers=1) if mb]
+
+    assert len(held) == 10
+    assert max(held[1:]) - held[1] < 2
