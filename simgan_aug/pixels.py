@@ -78,7 +78,8 @@ class Pixels:
         if self._reversed:
             change = change.flip(1)
         if self._grey:
-            change = torch.einsum("nchw,c->nhw", change, change.new_tensor(LUMA))[:, None]
+            # No einsum, which a host's autocast would compute in bf16.
+            change = (change * change.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
         working = torch.float64 if self._native.dtype == torch.float64 else torch.float32
         colour = self._native[:, : self._colours].to(working)
         colour = torch.add(colour, change.to(colour), alpha=self._scale).clamp_(0, self._scale)

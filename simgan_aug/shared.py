@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from simgan_aug import checkpoint, plugins
 from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
@@ -145,9 +145,10 @@ def as_refiner(refiner: str | os.PathLike[str] | Refiner, **options: Any) -> Ref
     """
     if isinstance(refiner, (str, os.PathLike)):
         return SharedRefiner(refiner, **options)
-    if not callable(refiner):
+    if not callable(refiner) or isinstance(refiner, nn.Module):
         raise ConfigError(
-            f"refiner must be a path, a name or an ImageRefiner, got {type(refiner).__name__}"
+            f"refiner must be a path, a name or an ImageRefiner, got {type(refiner).__name__}; a "
+            "bare network would become a part of its host: wrap it, ImageRefiner(network, channels)"
         )
     defaults = inspect.signature(SharedRefiner).parameters
     for name, value in options.items():

@@ -81,14 +81,14 @@ class Variety:
         return Form(float(rng.uniform(*self.range)), int(rng.integers(2**63)))
 
 
-def check_probability(p: float) -> None:
+def check_probability(p: float, name: str = "p") -> None:
     """Reject what is no probability.
 
     Raises:
         ConfigError: says what came.
     """
     if not 0 <= p <= 1:
-        raise ConfigError(f"p must lie in [0, 1], got {p}")
+        raise ConfigError(f"{name} must lie in [0, 1], got {p}")
 
 
 def identity_of(content: Buffer) -> int:

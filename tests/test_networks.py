@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.networks import (
@@ -350,3 +351,17 @@ def test_a_network_that_takes_a_reference_says_so_where_there_is_none():
 def test_a_constructor_rejects_an_impossible_value_and_names_it(make, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         make(**options)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_weights_are_held_in_the_order_of_pixel_unshuffle(factor):
+    torch.manual_seed(0)
+    network = UnshuffleRefiner(3, factor, 8, 1, noise_channels=1)
+    nn.init.normal_(network.head.weight)
+    images, noise = torch.randn(2, 3, 16, 24), torch.randn(2, 1, 16, 24)
+
+    refined = network(images, noise)
+
+    inputs = F.pixel_unshuffle(torch.cat([images, noise], dim=1), factor)
+    change = network.head(network.blocks(F.relu(network.first(inputs))))
+    assert torch.allclose(refined, images + F.pixel_shuffle(change, factor), atol=1e-4)

@@ -21,9 +21,8 @@ from weakref import WeakValueDictionary
 
 import torch
 from kornia.augmentation import IntensityAugmentationBase2D
-from torch import Tensor, nn
+from torch import Tensor
 
-from simgan_aug.errors import ConfigError
 from simgan_aug.shared import Refiner, as_refiner
 from simgan_aug.variety import Variety, check_probability
 
@@ -72,12 +71,7 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         dense: bool = False,
     ) -> None:
         check_probability(p)
-        check_probability(p_batch)
-        if isinstance(refiner, nn.Module):  # it would become a part of the host
-            raise ConfigError(
-                "refiner must be a path, a name or an ImageRefiner, got the network "
-                f"{type(refiner).__name__}; wrap it: ImageRefiner(network, channels)"
-            )
+        check_probability(p_batch, "p_batch")
         super().__init__(p=p, p_batch=p_batch, same_on_batch=same_on_batch, keepdim=keepdim)
         self._variety = Variety(strength)
         self._refiner = as_refiner(refiner, device=device, precision=precision)
@@ -130,12 +124,11 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         if not len(rows):
             return refined
         shown = slice(None) if dense else rows
-        with torch.autocast(images.device.type, enabled=False):  # the precision is the refiner's
-            changed = self._refiner(
-                images[shown],
-                seed=seed[shown].tolist(),
-                strength=(strength * picked)[shown].tolist(),
-            )
+        changed = self._refiner(
+            images[shown],
+            seed=seed[shown].tolist(),
+            strength=(strength * picked)[shown].tolist(),
+        )
         refined[rows] = changed[rows] if dense else changed
         return refined
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from simgan_aug.errors import ConfigError, DependencyError, ImageError
 from simgan_aug.pixels import bytes_of
@@ -82,11 +82,6 @@ class Refine(v2.Transform):  # type: ignore[misc]
         cache_mb: int = 4096,
     ) -> None:
         check_probability(p)
-        if isinstance(refiner, nn.Module):  # it would become a part of the host
-            raise ConfigError(
-                "refiner must be a path, a name or an ImageRefiner, got the network "
-                f"{type(refiner).__name__}; wrap it: ImageRefiner(network, channels)"
-            )
         super().__init__()
         self._variety = Variety(strength, variants)
         if cache is not None and not variants:
