@@ -224,7 +224,8 @@ def _key(image: Image, seed: int, strength: float, channel_order: str) -> str:
             "the images go there, or without a cache"
         )
     content = bytes_of(image)
-    how = f"{type(image).__name__} {image.dtype} {tuple(image.shape)} {seed} {strength!r}"
+    # A dtype of torch is written "torch.uint8", and so tells tensors from arrays.
+    how = f"{image.dtype} {tuple(image.shape)} {seed} {strength!r}"
     hashed = xxhash.xxh3_128(f"{how} {channel_order}\n".encode())
     hashed.update(content.data)
     return str(hashed.hexdigest())

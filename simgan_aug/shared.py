@@ -148,7 +148,7 @@ def as_refiner(refiner: str | os.PathLike[str] | Refiner, **options: Any) -> Ref
     if not callable(refiner) or isinstance(refiner, nn.Module):
         raise ConfigError(
             f"refiner must be a path, a name or an ImageRefiner, got {type(refiner).__name__}; a "
-            "bare network would become a part of its host: wrap it, ImageRefiner(network, channels)"
+            "bare network would become a part of its host: wrap it: ImageRefiner(network, channels)"
         )
     defaults = inspect.signature(SharedRefiner).parameters
     for name, value in options.items():

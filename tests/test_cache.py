@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug import tone
-from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
+from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore, _files
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import UnshuffleRefiner
@@ -244,6 +244,17 @@ def test_an_array_and_a_tensor_of_the_same_shape_and_bytes_are_two_images(refine
     refined = cached(torch.from_numpy(image))
 
     assert identical(refined, refiner(torch.from_numpy(image)))
+
+
+@pytest.mark.parametrize(("dtype", "other"), [("float16", "uint16"), ("uint16", ">u2")])
+def test_images_of_the_same_shape_and_bytes_but_another_dtype_are_two(refiner, dtype, other):
+    image = pixels_of("numpy", dtype, (4, 6, 3))
+    cached = in_memory(refiner)
+    cached(image)
+
+    refined = cached(image.view(other))
+
+    assert identical(refined, refiner(image.view(other)))
 
 
 def test_equal_numbers_of_another_type_are_the_same_strength_and_seed(refiner):
@@ -475,12 +486,12 @@ def test_a_whole_entry_under_another_ones_name_counts_as_missing(tmp_path):
 def test_a_full_folder_keeps_what_it_has_and_takes_no_more(tmp_path):
     store = DiskStore(tmp_path, "space", 20_000)
 
-    fill(store, range(40))
-    before = kept(store, range(40))
-    fill(store, range(40, 80))
+    fill(store, range(200), size=100)
+    before = kept(store, range(200), size=100)
+    fill(store, range(200, 300), size=100)
 
-    assert before == list(range(20_000 // (1000 + HEAD)))
-    assert kept(store, range(80)) == before
+    assert before == [*range(20_000 // (100 + HEAD))]
+    assert kept(store, range(300), size=100) == before
     assert held_bytes(tmp_path) <= 20_000
 
 
@@ -495,7 +506,7 @@ def test_an_entry_larger_than_the_limit_is_not_kept(tmp_path):
 @settings(deadline=None, max_examples=25)
 @given(
     writers=st.integers(1, 4),
-    size=st.integers(1, 3000),
+    size=st.integers(200, 3000),
     limit=st.integers(1, 60_000),
     order=st.randoms(use_true_random=False),
 )
@@ -505,11 +516,47 @@ def test_each_further_writer_overshoots_by_a_sixteenth_or_an_entry_at_most(
     with tempfile.TemporaryDirectory() as folder:
         stores = [DiskStore(Path(folder), "space", limit) for _ in range(writers)]
 
-        for number in range(2 * limit // (size + HEAD) + 2 if size > 200 else 100):
+        for number in range(2 * limit // (size + HEAD) + 2):
             fill(order.choice(stores), [number], size)
 
         overshoot = max(limit // 16, size + HEAD)
         assert held_bytes(folder) <= limit + (writers - 1) * overshoot
+
+
+def test_writers_that_count_in_the_same_moment_overshoot_by_a_sixteenth_each(tmp_path):
+    stores = [DiskStore(tmp_path, "space", 16_000) for _ in range(4)]
+    fill(stores[0], range(15), size=900)
+    for store in stores:
+        store._count()  # each sees room for two more
+
+    for number, store in enumerate(stores * 2, start=15):
+        fill(store, [number], size=900)
+
+    assert 16_000 < held_bytes(tmp_path) <= 16_000 + 3 * 1000
+
+
+def test_a_file_that_vanishes_while_all_are_counted_hides_no_other(tmp_path):
+    for name_ in "abcd":
+        (tmp_path / name_).write_bytes(b"123")
+    order = [entry.path for entry in os.scandir(tmp_path)]
+    walk = _files(tmp_path)
+
+    first = next(walk)[0]
+    os.unlink(order[1])
+
+    assert [first, *(path for path, _, _ in walk)] == [order[0], *order[2:]]
+
+
+def test_a_folder_that_vanishes_while_all_are_counted_is_survived(tmp_path):
+    for folder in "ab":
+        (tmp_path / "cache" / folder).mkdir(parents=True)
+        (tmp_path / "cache" / folder / "file").write_bytes(b"123")
+    walk = _files(tmp_path / "cache")
+
+    next(walk)
+    shutil.rmtree(tmp_path / "cache")
+
+    assert list(walk) == []
 
 
 def age(path, seconds):
@@ -679,8 +726,9 @@ def test_a_folder_that_vanishes_while_in_use_is_warned_of_once_and_survived(refi
 def write_and_read(folder, limit, seed, start, answer):
     """Read entries in an order of one's own, write those that are missing; answers those found.
 
-    Each number's content is known: a wrong one is an assertion, and an exit code.
+    Each number's content is known: a wrong one is an assertion, and an exit code; so is a warning.
     """
+    warnings.simplefilter("error")
     store, order, numbers = DiskStore(folder, "space", limit), random.Random(seed), range(600)
     start.wait(30)
     for _ in range(4):

@@ -408,7 +408,8 @@ def install(tmp_path):
         folder = tmp_path / "site"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
         subprocess.run([*pip, "--target", folder, wheel], check=True, capture_output=True)
-        return {**os.environ, "PYTHONPATH": str(folder)}
+        path = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+        return {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
 
     return install
 

@@ -249,6 +249,18 @@ def test_cuda_after_a_fork_is_an_error_with_the_two_ways_out(refiner_file, image
     assert "multiprocessing_context='spawn'" in said
 
 
+@pytest.mark.gpu
+def test_one_that_is_made_after_the_fork_of_a_process_with_cuda_is_the_same_error(
+    refiner_file, image
+):
+    torch.zeros(1, device="cuda")  # CUDA has begun here
+
+    said = answer_of_a_fork(lambda: SharedRefiner(refiner_file, device="cuda")(image))
+
+    assert said.startswith("ConfigError: ")
+    assert "in a forked worker, where CUDA cannot be used" in said
+
+
 def test_the_cpu_after_a_fork_is_no_error(refiner_file, image):
     for device in ("cpu", "auto") if not torch.cuda.is_available() else ("cpu",):
         refiner = SharedRefiner(refiner_file, device=device)
@@ -511,3 +523,8 @@ def test_an_option_for_a_refiner_that_is_open_is_an_error_that_names_it(
 def test_what_can_be_no_refiner_is_an_error_that_names_its_type(thing):
     with pytest.raises(ConfigError, match=f"an ImageRefiner, got {type(thing).__name__}"):
         as_refiner(thing)
+
+
+def test_a_bare_network_is_an_error_that_shows_how_to_wrap_it(refiner_file):
+    with pytest.raises(ConfigError, match=r"wrap it, ImageRefiner\(network, channels\)"):
+        as_refiner(load(refiner_file).network)

@@ -76,8 +76,13 @@ class BatchRefiner:
         if cache is not None and move:
             raise ConfigError("a cache is of images on the CPU: leave out move, or the cache")
         self.variety = Variety(strength, variants)
+        named = isinstance(refiner, (str, os.PathLike))
         self.refiner = as_refiner(
-            refiner, device=device, precision=precision, cache=cache, cache_mb=cache_mb
+            refiner,
+            device=device if named else "auto",  # of an open one it says where to `move`
+            precision=precision,
+            cache=cache,
+            cache_mb=cache_mb,
         )
         self.p, self.key, self.ids, self.seed = p, key, ids, seed
         self.device, self.move, self.channel_order = device, move, channel_order
