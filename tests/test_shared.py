@@ -526,5 +526,5 @@ def test_what_can_be_no_refiner_is_an_error_that_names_its_type(thing):
 
 
 def test_a_bare_network_is_an_error_that_shows_how_to_wrap_it(refiner_file):
-    with pytest.raises(ConfigError, match=r"wrap it, ImageRefiner\(network, channels\)"):
+    with pytest.raises(ConfigError, match=r"wrap it: ImageRefiner\(network, channels\)"):
         as_refiner(load(refiner_file).network)
