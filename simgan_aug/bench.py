@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def machine() -> str:
 
 
 class _Decoded(Dataset[tuple[int, float]]):
-    """Decodes a JPEG, applies a pipeline, and tells which process did it and what it holds."""
+    """Decodes a JPEG, applies a pipeline, and tells now and then what its process holds."""
 
     def __init__(self, files: list[Path], pipeline: Any) -> None:
         self.files, self.pipeline = files, pipeline
@@ -171,6 +172,8 @@ class _Alone:
 def _pipelines(
     files: list[Path], refiners: Mapping[str, Path], cache: Path
 ) -> dict[str, Callable[[Array], Array]]:
+    import albumentations as A
+
     from simgan_aug.transforms.albumentations import Refine
 
     ours = {name: Refine(path, p=1) for name, path in refiners.items()}
@@ -182,8 +185,6 @@ def _pipelines(
         "PixelDistributionAdaptation": "pda_metadata",
         REFERENCE: "fda_metadata",
     }
-    import albumentations as A
-
     return (
         {PLAIN: _Alone(A.NoOp(p=1))}
         | {name: _Alone(transform) for name, transform in ours.items()}
@@ -212,17 +213,12 @@ LIGHT: dict[str, Any] = {"factor": 4, "blocks": 1}
 def _scaled(folder: Path, out: Path, size: tuple[int, int], count: int) -> list[Path]:
     out.mkdir(parents=True)
     files = []
-    for number, name in zip(range(count), _again(list_images(folder)), strict=False):
+    for number, name in enumerate(islice(cycle(list_images(folder)), count)):
         path = out / f"{number:05d}.jpg"
         with Image.open(folder / name) as file:
             file.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
         files.append(path)
     return files
-
-
-def _again(names: list[str]) -> Iterator[str]:
-    while True:
-        yield from names
 
 
 def _epoch(batches: DataLoader[Any], count: int) -> tuple[float, float]:

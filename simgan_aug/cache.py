@@ -24,7 +24,7 @@ from torch import Tensor
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.inference import ImageRefiner, seeds_of, strengths_of
-from simgan_aug.pixels import Image, bytes_of
+from simgan_aug.pixels import Image, bytes_of, rows_of
 
 _MAGIC = b"simgan1\n"
 _HEAD = len(_MAGIC) + 16
@@ -194,7 +194,7 @@ class CachedRefiner:
         missing = [index for index, content in enumerate(found) if content is None]
         if missing:
             computed = self._refiner(
-                _rows(image, missing),
+                rows_of(image, missing),
                 seed=[seeds[index] for index in missing],
                 strength=[strengths[index] for index in missing],
                 channel_order=channel_order,
@@ -205,10 +205,6 @@ class CachedRefiner:
                 found[index] = content
         refined = [_image(content, each) for content, each in zip(found, image, strict=True)]
         return refined if isinstance(image, (list, tuple)) else _stacked(refined, like=image)
-
-
-def _rows(images: Image, rows: list[int]) -> Image:
-    return [images[row] for row in rows] if isinstance(images, (list, tuple)) else images[rows]
 
 
 def _stacked(images: list[Image], like: Image) -> Image:

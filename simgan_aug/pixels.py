@@ -107,6 +107,13 @@ def to_display(image: Image) -> np.ndarray[Any, Any]:
     return cast("np.ndarray[Any, Any]", shown.cpu().numpy())
 
 
+def rows_of(images: Image, rows: list[int]) -> Image:
+    """Some images of a list, or of a batch; a batch of which all are wanted is not copied."""
+    if isinstance(images, (list, tuple)):
+        return [images[row] for row in rows]
+    return images if len(rows) == len(images) else images[rows]
+
+
 def bytes_of(image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """The bytes of an image on the CPU, flat and in order; a copy only where they are not.
 

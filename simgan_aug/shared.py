@@ -29,12 +29,6 @@ MEMORY = "memory"
 """The cache that is no folder."""
 
 
-CACHE_WITHOUT_VARIANTS = (
-    "a cache needs variants of 1 or more (forms that one image has, such as 4): with 0 every draw "
-    "is a new form, and nothing would ever be found in the cache"
-)
-
-
 class Refiner(Protocol):
     """What refines an image: `ImageRefiner` and all that stands for one."""
 
@@ -155,6 +149,25 @@ def as_refiner(refiner: str | os.PathLike[str] | Refiner, **options: Any) -> Ref
         if value != defaults[name].default:
             raise ConfigError(f"{name} goes with a refiner given by its file, not with an open one")
     return refiner
+
+
+def check_cache(cache: str | os.PathLike[str] | None, variants: int) -> None:
+    """Reject a cache of forms that never come again.
+
+    Raises:
+        ConfigError: there is a cache, and `variants` is 0.
+    """
+    if cache is not None and not variants:
+        raise ConfigError(
+            "a cache needs variants of 1 or more (forms that one image has, such as 4): with 0 "
+            "every draw is a new form, and nothing would ever be found in the cache"
+        )
+
+
+def described(refiner: str | os.PathLike[str] | Refiner) -> str:
+    """What a host's repr shows of a refiner: its file or name, or what it is."""
+    named = isinstance(refiner, (str, os.PathLike))
+    return os.fspath(refiner) if named else type(refiner).__name__  # type: ignore[arg-type]
 
 
 _IMPORTED_IN = os.getpid()

@@ -13,8 +13,8 @@ from torch import Tensor
 from simgan_aug.data.places import ID_KEYS, check_images, contents, find_ids, find_images, identity
 from simgan_aug.devices import resolve_device
 from simgan_aug.errors import ConfigError, DataError
-from simgan_aug.pixels import Image, bytes_of, check_channel_order
-from simgan_aug.shared import CACHE_WITHOUT_VARIANTS, Refiner, as_refiner
+from simgan_aug.pixels import Image, bytes_of, check_channel_order, rows_of
+from simgan_aug.shared import Refiner, as_refiner, check_cache
 from simgan_aug.variety import Form, Variety, check_probability, identity_of
 
 
@@ -71,8 +71,7 @@ class BatchRefiner:
     ) -> None:
         check_probability(p)
         check_channel_order(channel_order)
-        if cache is not None and not variants:
-            raise ConfigError(CACHE_WITHOUT_VARIANTS)
+        check_cache(cache, variants)
         if cache is not None and move:
             raise ConfigError("a cache is of images on the CPU: leave out move, or the cache")
         self.variety = Variety(strength, variants)
@@ -119,7 +118,7 @@ class BatchRefiner:
             return images
         forms = [form for form in drawn if form is not None]
         refined = self.refiner(
-            _rows(images, rows),
+            rows_of(images, rows),
             seed=[form.seed for form in forms],
             strength=[form.strength for form in forms],
             channel_order=self.channel_order,
@@ -153,12 +152,6 @@ class BatchRefiner:
             self._arrived += len(images)
             return list(range(self._arrived - len(images), self._arrived))
         return [identity_of(bytes_of(image).data) for image in images]
-
-
-def _rows(images: Any, rows: list[int]) -> Any:
-    if isinstance(images, (list, tuple)):
-        return [images[row] for row in rows]
-    return images if len(rows) == len(images) else images[rows]
 
 
 def _with_rows(images: Any, rows: list[int], refined: Any) -> Any:

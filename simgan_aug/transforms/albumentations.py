@@ -11,16 +11,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import albumentations as A
 import numpy as np
-from torch.utils.data import get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.pixels import bytes_of, check_channel_order
-from simgan_aug.shared import CACHE_WITHOUT_VARIANTS, SharedRefiner
+from simgan_aug.shared import SharedRefiner, check_cache
 from simgan_aug.variety import Variety, identity_of
 
 Array = np.ndarray[Any, Any]
@@ -92,14 +92,13 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
                 f"as text and sent to workers; got {type(refiner).__name__}"
             )
         check_channel_order(channel_order)
-        if not isinstance(strength, (int, float)):  # a list, where it comes out of JSON
+        if isinstance(strength, Iterable):  # a list, where it comes out of JSON
             strength = tuple(strength)  # type: ignore[assignment]
         self._variety = Variety(strength, variants)
         self._refiner = SharedRefiner(
             refiner, device=device, precision=precision, cache=cache, cache_mb=cache_mb
         )
-        if cache is not None and not variants:
-            raise ConfigError(CACHE_WITHOUT_VARIANTS)
+        check_cache(cache, variants)
         self.refiner, self.strength, self.device = os.fspath(refiner), strength, device
         self.channel_order, self.seed, self.precision = channel_order, seed, precision
         self.variants, self.cache_mb = variants, cache_mb
@@ -230,8 +229,6 @@ def _nodes(pipeline: Any) -> Iterator[Any]:
 
 def _pipelines(holder: Any, seen: set[int]) -> Iterator[Any]:
     """Outermost pipelines held by a dataset."""
-    from torch.utils.data import Dataset
-
     if id(holder) in seen:
         return
     seen.add(id(holder))

@@ -7,8 +7,7 @@
     K.AugmentationSequential(refine, K.RandomHorizontalFlip(), data_keys=["input", "mask", "bbox"])
 
 `torch.compile(fullgraph=True)` takes it. It takes an `AugmentationSequential` of kornia 0.9.0 only
-with `disable_features = True`, whatever is in it. kornia 0.8 works too, but neither compiled nor
-dense.
+with `disable_features = True`, whatever is in it.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
-from simgan_aug.shared import Refiner, as_refiner
+from simgan_aug.shared import Refiner, as_refiner, described
 from simgan_aug.variety import Variety, check_probability
 
 
@@ -76,9 +75,7 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         self._variety = Variety(strength)
         self._refiner = as_refiner(refiner, device=device, precision=precision)
         self.flags = {  # what kornia's repr shows
-            "refiner": refiner
-            if isinstance(refiner, (str, os.PathLike))
-            else type(refiner).__name__,
+            "refiner": described(refiner),
             "strength": strength,
             "device": device,
             "precision": precision,

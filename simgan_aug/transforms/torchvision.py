@@ -1,9 +1,11 @@
 """`Refine` for torchvision's transforms v2 (0.21 and later).
 
-from torchvision.transforms import v2
-from simgan_aug.transforms.torchvision import Refine
+    from torchvision.transforms import v2
+    from simgan_aug.transforms.torchvision import Refine
 
-v2.Compose([Refine("run/refiner.safetensors", p=0.5), v2.RandomHorizontalFlip(), v2.ToImage()])
+    v2.Compose([Refine("run/refiner.safetensors", p=0.5), v2.RandomHorizontalFlip(), v2.ToImage()])
+
+It needs a torchvision that goes with the installed torch.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from simgan_aug.errors import ConfigError, DependencyError, ImageError
+from simgan_aug.errors import DependencyError, ImageError
 from simgan_aug.pixels import bytes_of
-from simgan_aug.shared import CACHE_WITHOUT_VARIANTS, Refiner, as_refiner
+from simgan_aug.shared import Refiner, as_refiner, check_cache, described
 from simgan_aug.variety import Variety, check_probability, identity_of
 
 try:
@@ -84,14 +86,12 @@ class Refine(v2.Transform):  # type: ignore[misc]
         check_probability(p)
         super().__init__()
         self._variety = Variety(strength, variants)
-        if cache is not None and not variants:
-            raise ConfigError(CACHE_WITHOUT_VARIANTS)
+        check_cache(cache, variants)
         self._refiner = as_refiner(
             refiner, device=device, precision=precision, cache=cache, cache_mb=cache_mb
         )
         # Public and plain, which is what the host's repr shows.
-        named = isinstance(refiner, (str, os.PathLike))
-        self.refiner = os.fspath(refiner) if named else type(refiner).__name__  # type: ignore[arg-type]
+        self.refiner = described(refiner)
         self.p, self.strength, self.device, self.precision = p, strength, device, precision
         self.variants, self.cache_mb = variants, cache_mb
         self.cache = None if cache is None else os.fspath(cache)

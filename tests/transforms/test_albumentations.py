@@ -245,6 +245,7 @@ def test_a_missing_refiner_is_an_error_at_once_and_never_an_identity(refiner, me
     ("options", "message"),
     [
         ({"strength": 1.5}, "strength"),
+        ({"strength": None}, "strength"),
         ({"strength": (0.9, 0.1)}, "strength"),
         ({"channel_order": "grb"}, "'rgb' or 'bgr'"),
         ({"precision": "int8"}, "precision"),
