@@ -24,7 +24,7 @@ from simgan_aug import config as config_module
 from simgan_aug import plugins
 from simgan_aug.config import Config
 from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
-from simgan_aug.imagefile import write_atomically
+from simgan_aug.files import write_atomically
 from simgan_aug.tone import QUANTILES
 
 FORMAT = 1

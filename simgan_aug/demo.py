@@ -16,7 +16,8 @@ from simgan_aug.config import load_config
 from simgan_aug.dataset import refine
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.folders import check_writable, list_images
-from simgan_aug.imagefile import read_image, write_atomically
+from simgan_aug.files import write_atomically
+from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.preview import preview_folders
 from simgan_aug.realism import features, kid

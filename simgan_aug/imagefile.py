@@ -1,13 +1,12 @@
-"""Decode and encode one image file: strictly, atomically, with its metadata kept."""
+"""Decode and encode one image file: strictly, with its metadata kept."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import os
-import secrets
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
-from simgan_aug.errors import ImageError, OutputError
+from simgan_aug.errors import ImageError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 """Formats read and written; all other parsers of Pillow stay shut."""
@@ -102,35 +101,6 @@ def encode_image(image: ImageFile, quality: int = 95) -> bytes:
     target = io.BytesIO()
     Image.fromarray(image.pixels).save(target, format=image.format, **options)
     return target.getvalue()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        OutputError: the folder cannot be written or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(path) as name:
-            with name.open("xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            name.replace(path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-@contextlib.contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A name beside a file, of which nothing is left at the end."""
-    name = path.with_name(f".simgan-{secrets.token_hex(8)}.tmp")
-    try:
-        yield name
-    finally:
-        with contextlib.suppress(OSError):  # what kept us from writing is the error to report
-            name.unlink(missing_ok=True)
 
 
 def _check(image: Image.Image, path: str | os.PathLike[str], max_pixels: int) -> None:

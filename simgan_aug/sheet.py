@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from simgan_aug.imagefile import write_atomically
+from simgan_aug.files import write_atomically
 
 _LABEL = 16  # px above each row
 _GAP = 2

@@ -19,7 +19,8 @@ from typing import Any
 from simgan_aug import coco
 from simgan_aug.errors import ConfigError, DataError, ImageError
 from simgan_aug.folders import check_apart, check_writable
-from simgan_aug.imagefile import encode_image, read_image, write_atomically
+from simgan_aug.files import write_atomically
+from simgan_aug.imagefile import encode_image, read_image
 from simgan_aug.inference import ImageRefiner
 
 INFO = "run.json"
