@@ -5,9 +5,11 @@ Format: https://cocodataset.org/#format-data.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,17 +17,21 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from simgan_aug import spans
 from simgan_aug.errors import ConfigError, DataError, ImageError, did_you_mean
+
+FEW = 64
+"""Files of a folder that are looked at one by one; more of them by listing the folder."""
 
 MAX_OUTLINE = 2**22
 """Px around a polygon; a longer one is a mistake."""
 
 Array = np.ndarray[Any, Any]
 Id = int | str | float
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=msgspec.Struct)
 
 
-class CocoImage(msgspec.Struct, frozen=True):
+class CocoImage(msgspec.Struct, frozen=True, gc=False):
     """One entry of `images`; ids are kept as they are, whatever their type."""
 
     id: Id
@@ -134,12 +140,46 @@ def check_present(images: Iterable[CocoImage], folder: Path) -> None:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; say with --images where the images lie")
     names = dict.fromkeys(image.file_name for image in images)
-    missing = [name for name in names if not inside(folder, name).is_file()]
+    missing = missing_of(names, folder)
     if missing:
         raise DataError(
             f"{len(missing)} of {len(names)} images are missing in {folder}, the first is "
             f"{missing[0]!r}; say with --images where they lie"
         )
+
+
+def missing_of(names: Iterable[str], folder: Path) -> list[str]:
+    """Those of the names under which no file lies in a folder.
+
+    A folder of which many files are wanted is listed once: a look at each of a million files takes
+    a minute, on a network far more.
+
+    Raises:
+        DataError: a name leads out of the folder.
+    """
+    by_parent: dict[str, list[str]] = {}
+    for name in names:
+        by_parent.setdefault(name.rpartition("/")[0], []).append(name)
+    missing = []
+    for parent, wanted in by_parent.items():
+        plain = _plain_files(folder, parent) if len(wanted) > FEW else frozenset()
+        missing += [
+            name
+            for name in wanted
+            if (name[len(parent) + bool(parent) :] not in plain or "\\" in name)
+            and not inside(folder, name).is_file()
+        ]
+    return missing
+
+
+def _plain_files(folder: Path, parent: str) -> frozenset[str]:
+    """The files of a sub-folder that are no links, and so lie where they seem to."""
+    path = inside(folder, parent) if parent else folder
+    try:
+        with os.scandir(path) as entries:
+            return frozenset(e.name for e in entries if e.is_file(follow_symlinks=False))
+    except OSError:
+        return frozenset()
 
 
 def check_size(image: CocoImage, height: int, width: int) -> None:
@@ -278,17 +318,66 @@ def _box(bbox: list[float] | None, height: int, width: int) -> Array:
 
 
 def _decode(path: str | os.PathLike[str], kind: type[_T]) -> _T:
+    """The wanted part of a file that is mapped into memory, not read into it."""
+    with opened(path) as text:
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            pass  # NaN, a BOM or a lone surrogate: legal for Python's reader, and met in the wild
+        try:
+            return _scanned(text, kind)
+        except msgspec.ValidationError as error:
+            raise DataError(f"{path}: not a COCO file: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}: not a JSON file: {error}") from None
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[spans.Text]:
+    """The bytes of an annotation file, which may be larger than the memory.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    with contextlib.ExitStack() as held:
+        try:
+            file = held.enter_context(open(path, "rb"))
+            size = os.fstat(file.fileno()).st_size  # nothing cannot be mapped
+            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise DataError(f"{path}: cannot read the annotation file: {reason}") from None
+        yield held.enter_context(text) if text is not None else b""
+
+
+def _scanned(text: spans.Text, kind: type[_T]) -> _T:
+    """The same, one item of each list at a time, by Python's reader; of doubled keys the last."""
+    spans.check_encoding(text)
+    start, stop = spans.whole(text)
+    if text[start : start + 1] != b"{":
+        kind_of = {b"[": "array", b'"': "str", b"n": "null"}.get(text[start : start + 1], "number")
+        raise msgspec.ValidationError(f"Expected `object`, got `{kind_of}`")
+    places = dict(spans.members(text, (start, stop)))
+    found: dict[str, Any] = {}
+    for part in msgspec.structs.fields(kind):
+        if part.name not in places:
+            continue
+        place = places[part.name]
+        if text[place[0] : place[0] + 1] != b"[":
+            found[part.name] = json.loads(bytes(text[slice(*place)]))
+            continue
+        found[part.name] = [
+            _converted(text, at, part.type.__args__[0], f"$.{part.name}[{number}]")
+            for number, at in enumerate(spans.items(text, place))
+        ]
+    return msgspec.convert(found, kind)
+
+
+def _converted(text: spans.Text, place: spans.Span, kind: Any, name: str) -> Any:
+    value = json.loads(bytes(text[slice(*place)]).decode("utf-8", "surrogatepass"))
     try:
-        content = Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot read the annotation file: {error.strerror}") from None
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        pass  # NaN, a BOM or a lone surrogate: legal for Python's reader, and met in the wild
-    try:
-        return msgspec.convert(json.loads(content), type=kind)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        raise DataError(f"{path}: not a COCO file: {error}") from None
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not a JSON file: {error}") from None
+        said = str(error)
+        said = said.replace("`$", f"`{name}") if "`$" in said else f"{said} - at `{name}`"
+        raise msgspec.ValidationError(said) from None

@@ -17,6 +17,7 @@ from simgan_aug.coco import (
     image_folder,
     inside,
     mask_of,
+    missing_of,
     read_images,
     read_labels,
     weight_map,
@@ -455,3 +456,34 @@ def test_images_that_are_nowhere_are_looked_for_in_the_first_folder(tmp_path):
     (tmp_path / "ann.json").write_text('{"images": [{"id": 1, "file_name": "a.png"}]}')
 
     assert image_folder(tmp_path / "ann.json") == tmp_path / "ann"
+
+
+def test_missing_files_are_found_in_a_folder_that_is_listed(tmp_path):
+    (tmp_path / "a").mkdir()
+    names = [f"a/{number}.png" for number in range(100)]
+    for name in names[1:]:
+        (tmp_path / name).touch()
+    (tmp_path / "a" / "folder.png").mkdir()
+
+    assert missing_of([*names, "a/folder.png", "b/1.png"], tmp_path) == [
+        "a/0.png",
+        "a/folder.png",
+        "b/1.png",
+    ]
+
+
+@pytest.mark.parametrize("place", ["link.png", "linked/1.png"])
+def test_a_link_out_of_a_folder_that_is_listed_is_refused(tmp_path, place):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (tmp_path / "out").mkdir()
+    for number in range(100):
+        (folder / f"{number}.png").touch()
+        (tmp_path / "out" / f"{number}.png").touch()
+    (folder / "link.png").symlink_to(tmp_path / "out" / "1.png")
+    (folder / "linked").symlink_to(tmp_path / "out")
+    names = [f"{number}.png" for number in range(100)]
+    names += [f"linked/{number}.png" for number in range(100)]
+
+    with pytest.raises(DataError, match="leads out"):
+        missing_of([*names[:100], place] if place == "link.png" else names, folder)

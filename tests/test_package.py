@@ -36,7 +36,7 @@ LAYERS = [
     {"folders", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"devices", "variety"},
-    {"files", "formats"},
+    {"files", "formats", "spans"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""
