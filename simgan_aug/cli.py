@@ -1,7 +1,7 @@
 """The command line: each command reads its options, calls one function, and says what came of it.
 
-Exit codes: 0 done; 1 the work failed (a loss is not finite, the disk is full); 2 the user can mend
-it; 130 interrupted.
+Exit codes: 0 done; 1 the work failed (a loss is not finite, the disk is full, a result is damaged);
+2 the user can mend it; 3 done, but images were set aside; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import json
 import shlex
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,43 +89,82 @@ def train(
 
 
 @cli.command()
-@click.option(
-    "--annotations", type=FILE, multiple=True, required=True, help="COCO file; repeatable."
-)
+@click.option("--annotations", type=FILE, multiple=True, help="COCO file; repeatable.")
 @click.option("--images", type=FOLDER, help="Their folder. [images/ beside it, or its name]")
-@click.option("--refiner", type=FILE, required=True, help="refiner.safetensors of a run.")
-@click.option("--out", type=FOLDER, required=True, help="New folder for the result.")
+@click.option("--refiner", type=FILE, help="refiner.safetensors of a run.")
+@click.option("--out", type=FOLDER, help="New folder for the result.")
+@click.option("--verify", type=FOLDER, help="Only hold a result against its hashes.")
 @click.option("--strength", default=1.0, show_default=True, help="0: unchanged, 1: all of it.")
+@click.option(
+    "--format",
+    type=click.Choice(["keep", "png", "jpeg", "webp"]),
+    default="keep",
+    show_default=True,
+    help="Of the images; other than keep changes the endings of file_name.",
+)
 @click.option("--quality", default=95, show_default=True, help="Of JPEG and WebP.")
 @click.option("--seed", default=0, show_default=True, help="Of noise and reference photos.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["stop", "copy", "skip"]),
+    default="stop",
+    show_default=True,
+    help="An image that fails: end, copy it as it is, or leave it out.",
+)
+@click.option("--allow-size-mismatch", is_flag=True, help="Images of other sizes than stated.")
+@click.option("--max-pixels", type=click.IntRange(min=1), help="Width x height. [178,956,970]")
+@click.option("--panoptic", type=FOLDER, help="PNGs of panoptic files. [beside each, its name]")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes. [GPU: 1, else cores]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
-def refine(annotations: tuple[Path, ...], images: Path | None, out: Path, **settings: Any) -> None:
+@click.option(
+    "--engine", type=click.Choice(["local", "torchrun", "ray"]), default="local", show_default=True
+)
+def refine(
+    annotations: tuple[Path, ...],
+    images: Path | None,
+    refiner: Path | None,
+    out: Path | None,
+    verify: Path | None,
+    max_pixels: int | None,
+    **options: Any,
+) -> int:
     """Refine a COCO data set; annotations are copied byte for byte.
 
     The images land in OUT/images, each annotation file in OUT, last of all. The same command
-    after an interruption goes on.
+    after an interruption, however rude, goes on.
+
+    Exit codes: 0 all refined; 3 done, but images were set aside (see OUT/report.json); 1 the work
+    failed, or --verify found damage; 2 a mistake that you can mend; 130 interrupted.
     """
+    if verify is not None:
+        return _verify(verify)
+    if not annotations or refiner is None or out is None:
+        raise click.UsageError("--annotations, --refiner and --out are needed, but for --verify")
     from simgan_aug.coco import image_folder
     from simgan_aug.dataset import RefineJob
     from simgan_aug.progress import Interrupted, track
 
+    if max_pixels is not None:
+        options["max_pixels"] = max_pixels
     folder = images or image_folder(annotations[0])
-    job = RefineJob(annotations, folder, settings.pop("refiner"), out, **settings)
-    present = len(job.planned) - len(job.remaining())
+    job = RefineJob(annotations, folder, refiner, out, **options)
+    total, began = len(job.planned), time.monotonic()
     try:
-        for _ in track(job.run(), len(job.planned), present, "images", str, _console):
-            pass
+        for outcome in track(
+            job.run(), total, job.present, "images", lambda done: str(done.name), _console
+        ):
+            if outcome.status == "failed":
+                _console.print(f"set aside: {outcome.error}", markup=False)
     except Interrupted:
         left = len(job.remaining())
-        click.echo(
-            f"interrupted: {left} of {len(job.planned)} images left; the same command goes on"
-        )
+        click.echo(f"interrupted: {left} of {total} images left; the same command goes on")
         raise
-    click.echo(
-        f"refined {len(job.planned) - present} images, {present} were there: {out / 'images'}"
-    )
+    summary = job.summary(time.monotonic() - began)
+    _show_summary(summary, out)
     for name in job.annotations:
-        click.echo(f"annotations, byte for byte: {out / name}")
+        how = "byte for byte" if options["format"] == "keep" else "with other file_name endings"
+        click.echo(f"annotations, {how}: {out / name}")
+    return 3 if summary.failed else 0
 
 
 @cli.command()
@@ -250,6 +290,49 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         click.echo(f"error: out of memory: {MEMORY_ADVICE}", err=True)
         return 1
+
+
+def _show_summary(summary: Any, out: Path) -> None:
+    """A table of what a refine job did."""
+    table = Table(show_header=False)
+    table.add_row("refined", f"{summary.refined:,}")
+    table.add_row("there before", f"{summary.present:,}")
+    table.add_row("set aside", f"{len(summary.failed):,}")
+    for note, count in summary.notes.items():
+        table.add_row(Text(note), f"{count:,}")
+    if summary.refined:
+        shares = ", ".join(f"{stage} {share:.0%}" for stage, share in summary.stages.items())
+        table.add_row("images a second", f"{summary.rate:.1f}")
+        table.add_row("share of the work", shares)
+        table.add_row("bottleneck", summary.bottleneck)
+    table.add_row("images", Text(str(out / "images")))
+    Console().print(table)
+    for error in list(summary.failed.values())[:10]:
+        click.echo(f"set aside: {error}")
+    if len(summary.failed) > 10:
+        click.echo(f"and {len(summary.failed) - 10} more: {out / 'report.json'}")
+
+
+def _verify(out: Path) -> int:
+    """Hold a result against its hashes; returns the exit code."""
+    from simgan_aug.dataset.finish import Verification
+    from simgan_aug.progress import track
+
+    check = Verification(out)
+    for _ in track(check.run(), check.count, 0, "images", str, _console):
+        pass
+    found = check.verdict
+    for name, what in list(found.wrong.items())[:20]:
+        click.echo(f"{what}: {out / name}")
+    for name in found.unknown[:20]:
+        click.echo(f"not of this job: {out / name}")
+    for error in list(found.failed.values())[:20]:
+        click.echo(f"set aside: {error}")
+    click.echo(
+        f"{found.files:,} files: {len(found.wrong):,} missing or changed; {found.left:,} images "
+        f"still to do, {len(found.failed):,} set aside, {len(found.unknown):,} files unknown"
+    )
+    return 1 if not found.complete else 3 if found.failed else 0
 
 
 def _configured(

@@ -81,7 +81,7 @@ def read_images(path: str | os.PathLike[str]) -> list[CocoImage]:
     Raises:
         DataError: the file is missing, is no JSON, or is no COCO file.
     """
-    return _decode(path, _Images).images
+    return read(path, _Images).images
 
 
 def read_labels(path: str | os.PathLike[str]) -> Labels:
@@ -90,7 +90,7 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
     Raises:
         DataError: as `read_images`.
     """
-    raw = _decode(path, _Labels)
+    raw = read(path, _Labels)
     labels = Labels(categories={category.id: category.name for category in raw.categories})
     for annotation in raw.annotations:
         labels.by_image.setdefault(annotation.image_id, []).append(annotation)
@@ -317,7 +317,7 @@ def _box(bbox: list[float] | None, height: int, width: int) -> Array:
     return mask
 
 
-def _decode(path: str | os.PathLike[str], kind: type[_T]) -> _T:
+def read(path: str | os.PathLike[str], kind: type[_T]) -> _T:
     """The wanted part of a file that is mapped into memory, not read into it."""
     with opened(path) as text:
         try:

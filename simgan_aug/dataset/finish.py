@@ -1,0 +1,210 @@
+"""The end of a job: the report, then the annotations; and the whole held against its hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
+from simgan_aug.dataset.plan import INFO, REPORT
+from simgan_aug.dataset.splice import Rename, spliced
+from simgan_aug.dataset.storage import LocalFolder, sha256
+from simgan_aug.dataset.worker import IMAGES
+from simgan_aug.errors import DataError
+
+if TYPE_CHECKING:
+    from simgan_aug.dataset.job import RefineJob
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job did."""
+
+    refined: int
+    """Images refined now."""
+    present: int
+    """Images that earlier runs had settled."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Images set aside, by name: why, and whether they were copied."""
+    notes: dict[str, int] = field(default_factory=dict)
+    """What is worth knowing of how images were read, and of how many of them."""
+    seconds: float = 0.0
+    """Time taken."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Share of the work that "decode", "refine" and "encode" took, in [0, 1]."""
+
+    @property
+    def rate(self) -> float:
+        """Images refined a second."""
+        return self.refined / self.seconds if self.seconds else 0.0
+
+    @property
+    def bottleneck(self) -> str:
+        """The stage that the others waited for; nothing if nothing was done."""
+        return max(self.stages, key=self.stages.__getitem__, default="")
+
+    @classmethod
+    def of(cls, job: RefineJob, seconds: float) -> Summary:
+        """Of a finished job."""
+        report = json.loads((job.target.path / REPORT).read_text())
+        whole = sum(job.seconds.values()) or 1.0
+        stages = {stage: spent / whole for stage, spent in job.seconds.items()}
+        return cls(job.refined, job.present, report["failed"], report["notes"], seconds, stages)
+
+
+def finish(job: RefineJob) -> None:
+    """Write the report and, last of all, the annotations."""
+    settled = _settled(job)
+    copied = {line.name for line in settled.failed if line.output}
+
+    def rename(name: str) -> str:
+        return name if name in copied else job.settings.output(name)
+
+    change: Rename | None = None if job.settings.format == "keep" else rename
+    hashes = {}
+    for name, path in job.annotations.items():
+        digest = hashlib.sha256()
+        for part in spliced(path, change):
+            digest.update(part)
+        hashes[name] = digest.hexdigest()
+    report = {
+        "images": len(job.planned),
+        "refined": settled.done,
+        "failed": {
+            line.name: line.error + ("; copied as it is" if line.output else "; left out")
+            for line in settled.failed
+        },
+        "notes": dict(sorted(settled.notes.items())),
+        "annotations": hashes,
+    }
+    job.target.write(REPORT, (json.dumps(report, indent=2) + "\n").encode(), sync=True)
+    for name, path in job.annotations.items():
+        expected = job.info["annotations"][name]
+        job.target.write(name, _checked(path, change, expected), sync=True)
+    job.target.sync(job.annotations)
+
+
+@dataclass
+class _Settled:
+    done: int
+    failed: list[Line]
+    notes: Counter[str]
+
+
+def _settled(job: RefineJob) -> _Settled:
+    """What the journals say of each image, once, whoever said it how often."""
+    state = job.journal.state
+    noted, failed, notes = bytearray(len(state)), {}, Counter[str]()
+    for line in read_lines(job.target):
+        if line.done is not None and state[line.done] == DONE and not noted[line.done]:
+            noted[line.done] = 1
+            notes.update(line.notes)
+        number = line.failed
+        if number is not None and state[number] == FAILED and line.policy == job.settings.policy:
+            failed[number] = line
+    return _Settled(state.count(DONE), [failed[number] for number in sorted(failed)], notes)
+
+
+def _checked(path: Path, rename: Rename | None, expected: str) -> Iterator[bytes]:
+    """An annotation file for the result; an error at its end if it is no longer what it was."""
+    yield from spliced(path, rename)
+    if sha256(LocalFolder(path.parent), path.name) != expected:
+        raise DataError(f"{path} was changed while its images were refined; start anew")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What holding a result against its journals has found."""
+
+    files: int
+    """That were looked at."""
+    wrong: dict[str, str]
+    """By name: "missing", "changed"."""
+    left: int
+    """Images that are neither refined nor set aside."""
+    failed: dict[str, str]
+    """Images that were set aside, and why."""
+    unknown: list[str]
+    """Files among the images that the job did not write."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all that should be there is, as it was written."""
+        return not self.wrong and not self.left
+
+
+class Verification:
+    """Every file of a result, read and held against its hash.
+
+    Args:
+        out: the result.
+
+    Raises:
+        DataError: the folder holds no refine run.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._folder = LocalFolder(out)
+        info = _read_json(out / INFO)
+        if not isinstance(info.get("images"), int) or not isinstance(info.get("annotations"), dict):
+            raise DataError(f"{out} holds no refine run: there is no {INFO} to go by")
+        self.count: int = info["images"]
+        """Images of the job."""
+        report = _read_json(out / REPORT)
+        self._annotations: dict[str, str] = report.get("annotations", {})
+        self._missing = {name: "missing" for name in {*info["annotations"]} - {*self._annotations}}
+
+    def run(self) -> Iterator[str]:
+        """Look at each file; yields its name. Then `verdict` says what was found."""
+        wrong, failed, settled = dict(self._missing), dict[int, Line](), bytearray(self.count)
+        looked: set[str] = set()
+        for name, digest in self._expected(failed, settled):
+            if name in looked:
+                continue
+            looked.add(name)
+            try:
+                if sha256(self._folder, name) != digest:
+                    wrong[name] = "changed"
+            except OSError:
+                wrong[name] = "missing"
+            yield name
+        left = self.count - sum(settled[n] or n in failed for n in range(self.count))
+        unknown = [name for name in self._folder.names(IMAGES) if name not in looked]
+        reasons = {line.name: line.error for n, line in sorted(failed.items()) if not settled[n]}
+        self.verdict = Verdict(len(looked), wrong, left, reasons, unknown)
+
+    def _expected(self, failed: dict[int, Line], settled: bytearray) -> Iterator[tuple[str, str]]:
+        """Files and their hashes; fills in which images are done, and which have failed."""
+        for line in read_lines(self._folder):
+            if line.done is not None:
+                settled[line.done] = 1
+                yield line.output, line.sha256
+            elif line.failed is not None:
+                failed[line.failed] = line
+            elif line.mask is not None:
+                yield line.mask, line.sha256
+        for number, line in failed.items():
+            if line.output and not settled[number]:
+                yield line.output, line.sha256
+        yield from self._annotations.items()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def verify(out: Path) -> Verdict:
+    """Read every file of a result and hold it against its hash; see `Verification`."""
+    verification = Verification(out)
+    for _ in verification.run():
+        pass
+    return verification.verdict

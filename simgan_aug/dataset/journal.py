@@ -1,0 +1,229 @@
+"""What became of each image: lines of JSON, appended, never changed.
+
+Every process has a file of its own, so that no two ever write into one, and a line that a kill has
+torn is the last of its file. Images go by their number in the plan, which the annotations fix.
+
+    {"claim": 7, "alone": false}             somebody has begun with it
+    {"done": 7, "name": ..., "output": ..., "source": sha256, "sha256": ..., "size": ...}
+    {"failed": 7, "name": ..., "error": ..., "policy": ..., and the above if it was copied}
+    {"left": 7}                              given back, untouched
+    {"died": 7, "error": ...}                it alone was in the hands of a worker that died
+    {"synced": true}                         all above is on the disk, files and folders
+    {"mask": ..., "sha256": ..., "size": ...}  another file of the result, copied verbatim
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from simgan_aug.dataset.storage import JOURNAL, Folder, sha256
+
+BATCH = 16
+"""Images between two flushes to the disk: what a power cut may cost each process."""
+
+DEATHS = 2
+"""Workers that an image may take with it before it is set aside."""
+
+LONE_CLAIMS = 3
+"""Times that a job may end, nobody knows how, with an image alone in a worker's hands."""
+
+PIECE = 2**22
+"""Bytes of a journal read at a time; no line is as long."""
+
+TODO, DONE, FAILED = range(3)
+
+
+class Line(msgspec.Struct, omit_defaults=True):
+    """A line, whichever it is."""
+
+    claim: int | None = None
+    alone: bool = False
+    done: int | None = None
+    failed: int | None = None
+    left: int | None = None
+    died: int | None = None
+    synced: bool = False
+    mask: str | None = None
+    name: str = ""
+    output: str = ""
+    source: str = ""
+    sha256: str = ""
+    size: int = 0
+    error: str = ""
+    policy: str = ""
+    notes: list[str] = []
+
+
+class Writer:
+    """Appends to the journal of this process; threads may share it.
+
+    Args:
+        folder: of the result.
+    """
+
+    def __init__(self, folder: Folder) -> None:
+        unique = f"{platform.node()[:40]}-{os.getpid()}-{secrets.token_hex(6)}"
+        self._lines = folder.appender(f"{JOURNAL}/{unique}.jsonl")
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._unsynced: list[str] = []
+
+    def add(self, **line: Any) -> None:
+        """Append a line; with an `output`, that file is of the next batch to be flushed."""
+        with self._lock:
+            self._lines.append(json.dumps(line).encode() + b"\n")
+            if line.get("output"):
+                self._unsynced.append(line["output"])
+                if len(self._unsynced) >= BATCH:
+                    self._sync()
+
+    def sync(self) -> None:
+        """Flush files and lines to the disk."""
+        with self._lock:
+            self._sync()
+
+    def close(self) -> None:
+        """Flush and end."""
+        self.sync()
+        self._lines.close()
+
+    def _sync(self) -> None:
+        if self._unsynced:
+            self._folder.sync(self._unsynced)
+            self._lines.append(b'{"synced": true}\n')
+            self._lines.flush()
+            self._unsynced = []
+
+
+class Journal:
+    """The lines of all processes, read as far as they go, and what follows from them.
+
+    Args:
+        folder: of the result.
+        count: images planned.
+        policy: what is done with an image that fails; one that failed under another is to do again.
+    """
+
+    def __init__(self, folder: Folder, count: int, policy: str) -> None:
+        self._folder, self._policy = folder, policy
+        self._offsets: dict[str, int] = {}
+        self._tails: dict[str, list[Line]] = {}  # of a file: done since it was last flushed
+        self._durable = bytearray(count)
+        self.state = bytearray(count)
+        """Of each image: TODO, DONE or FAILED."""
+        self.claims: Counter[int] = Counter()
+        """Claims that nobody has closed."""
+        self.lone_claims: Counter[int] = Counter()
+        """Those of them under which an image was alone in a worker's hands."""
+        self.deaths: dict[int, str] = {}
+        """Images that have taken workers with them often enough, and how."""
+        self._died: Counter[int] = Counter()
+
+    def refresh(self) -> None:
+        """Read what has been appended since."""
+        for name in self._folder.names(JOURNAL):
+            for line in self._news(name):
+                self._apply(line, self._tails.setdefault(name, []))
+
+    def mend(self, writer: Writer) -> int:
+        """Hold files that no flush covers, as a power cut leaves them, against their hashes.
+
+        Returns:
+            How many are to be done again.
+        """
+        lost = 0
+        for line in (line for tail in self._tails.values() for line in tail):
+            number = line.done if line.done is not None else line.failed
+            assert number is not None
+            if self._durable[number]:
+                continue
+            if self._folder.size(line.output) == line.size and (
+                sha256(self._folder, line.output) == line.sha256
+            ):
+                writer.add(**msgspec.to_builtins(line))
+            elif self.state[number] != TODO:
+                self.state[number] = TODO
+                lost += 1
+        writer.sync()
+        self._tails.clear()
+        return lost
+
+    def suspects(self) -> set[int]:
+        """Images to do that may kill their worker: begun, and never heard of again."""
+        begun = {number for number, count in self.claims.items() if count > 0} | {*self._died}
+        return {number for number in begun if self.state[number] == TODO}
+
+    def killers(self) -> dict[int, str]:
+        """Images to do that are not to be tried again, and why."""
+        found = {n: error for n, error in self.deaths.items() if self._died[n] >= DEATHS}
+        for number, count in self.lone_claims.items():
+            if count >= LONE_CLAIMS:
+                found.setdefault(number, f"{count} runs ended without a word over it")
+        return {number: error for number, error in found.items() if self.state[number] == TODO}
+
+    def _news(self, name: str) -> Iterator[Line]:
+        while content := whole_lines(self._folder, name, self._offsets.get(name, 0)):
+            self._offsets[name] = self._offsets.get(name, 0) + len(content)
+            yield from parsed(content)
+
+    def _apply(self, line: Line, tail: list[Line]) -> None:
+        if line.synced:
+            for covered in tail:
+                number = covered.done if covered.done is not None else covered.failed
+                self._durable[number or 0] = 1
+            tail.clear()
+        if line.claim is not None:
+            self.claims[line.claim] += 1
+            self.lone_claims[line.claim] += line.alone
+        if line.died is not None:
+            self._died[line.died] += 1
+            self.deaths[line.died] = line.error
+        for number in (line.done, line.failed, line.left, line.died):
+            if number is not None:
+                self.claims.pop(number, None)
+                self.lone_claims.pop(number, None)
+        if line.done is not None:
+            self.state[line.done] = DONE
+        if line.failed is not None and self.state[line.failed] == TODO:
+            self.state[line.failed] = FAILED if line.policy == self._policy else TODO
+        if line.output:
+            tail.append(line)
+
+
+def parsed(content: bytes) -> Iterator[Line]:
+    """Lines of a journal; one that is damaged says nothing."""
+    for raw in content.splitlines():
+        try:
+            yield _DECODER.decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            try:  # a lone surrogate in a name
+                yield msgspec.convert(json.loads(raw), Line)
+            except (ValueError, msgspec.ValidationError):
+                continue
+
+
+def whole_lines(folder: Folder, name: str, offset: int) -> bytes:
+    """Some lines of a file from an offset on, without one that is torn; nothing at the end."""
+    content = folder.tail(name, offset, PIECE)
+    return content[: content.rfind(b"\n") + 1]
+
+
+def read_lines(folder: Folder) -> Iterator[Line]:
+    """All lines of all journals of a result."""
+    for name in folder.names(JOURNAL):
+        offset = 0
+        while content := whole_lines(folder, name, offset):
+            offset += len(content)
+            yield from parsed(content)
+
+
+_DECODER = msgspec.json.Decoder(Line)

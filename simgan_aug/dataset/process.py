@@ -1,0 +1,107 @@
+"""A worker as a process of its own, which an image may kill without harm to the job.
+
+A line of JSON says what the job is, each further line is an image; each line printed is what became
+of one. It ends when there are no more lines, and has then finished all that it was given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from simgan_aug.dataset.plan import Settings
+from simgan_aug.dataset.storage import LocalFolder
+from simgan_aug.dataset.worker import Item, Worker
+from simgan_aug.errors import SimganAugError
+from simgan_aug.inference import ImageRefiner
+
+READY = b"ready\n"
+"""The line before the first outcome."""
+
+WORKSPACE_MB = 512
+"""Activations that a worker holds at once, in MiB; larger images are refined in tiles."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What a process must know to be a worker."""
+
+    refiner: str
+    images: str
+    out: str
+    device: str
+    threads: int
+    settings: dict[str, Any]
+
+    def worker(self) -> Worker:
+        """The worker, in this process."""
+        # Not bf16, which not every machine of a job rounds alike.
+        refiner = ImageRefiner.load(
+            self.refiner, self.device, max_workspace_mb=WORKSPACE_MB, precision="fp32"
+        )
+        source, target = LocalFolder(Path(self.images)), LocalFolder(Path(self.out))
+        return Worker(refiner, source, target, Settings(**self.settings), self.threads)
+
+    def line(self) -> bytes:
+        """As the first line that the process reads."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class Lines:
+    """The images on a stream; None as long as no line has come and some outcome is awaited."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self.awaited = 0
+        self._lines: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def __iter__(self) -> Iterator[Item | None]:
+        """Until the stream ends."""
+        while True:
+            try:
+                line = self._lines.get(block=not self.awaited)
+            except queue.Empty:
+                yield None
+                continue
+            if not line:
+                return
+            self.awaited += 1
+            yield Item(*json.loads(line))
+
+    def _read(self, stream: IO[bytes]) -> None:
+        while line := stream.readline():
+            self._lines.put(line)
+        self._lines.put(b"")
+
+
+def main() -> None:
+    """Work until the standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the job says when to end
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print goes to the log
+    task = Task(**json.loads(sys.stdin.buffer.readline()))
+    try:
+        worker = task.worker()
+        answers.write(READY)
+        answers.flush()
+        lines = Lines(sys.stdin.buffer)
+        for outcome in worker.work(lines):
+            lines.awaited -= 1
+            answers.write(json.dumps(asdict(outcome)).encode() + b"\n")
+            answers.flush()
+    except BrokenPipeError:  # the job has gone; all lines are in the journal
+        pass
+    except SimganAugError as error:  # of the job, not of an image
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

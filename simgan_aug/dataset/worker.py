@@ -1,0 +1,258 @@
+"""A worker: it decodes the next image and encodes the last while it refines one."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from simgan_aug.coco import CocoImage, check_size
+from simgan_aug.dataset.journal import Writer
+from simgan_aug.dataset.plan import Settings
+from simgan_aug.dataset.storage import Folder
+from simgan_aug.errors import DataError, ImageError, OutputError
+from simgan_aug.imagefile import ImageFile, decode_image, encode_image
+from simgan_aug.inference import ImageRefiner
+
+IMAGES = "images"
+"""Sub-folder of a result that holds its images."""
+
+ROOM = 2**25
+"""Pixels of the images that a worker holds at once; a larger image is alone."""
+
+
+class Item(NamedTuple):
+    """An image to refine."""
+
+    number: int
+    """Its place in the plan."""
+    name: str
+    width: float | None = None
+    height: float | None = None
+    alone: bool = False
+    """Whether it may kill its worker, which then holds no other."""
+
+    @property
+    def pixels(self) -> int:
+        """As the annotations say."""
+        return round((self.width or 0) * (self.height or 0))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image."""
+
+    number: int
+    name: str
+    status: str
+    """"done"; "failed": copied or left out; "stopped": the job cannot go on; "left": given back."""
+    error: str = ""
+    output_failed: bool = False
+    """Whether the result could not be written, and the image is not to blame."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Spent to "decode", "refine" and "encode" it."""
+
+
+@dataclass
+class _Work:
+    """An image on its way."""
+
+    item: Item
+    source: str = ""
+    """Hash of its file."""
+    image: ImageFile | None = None
+    """None once it has an outcome."""
+    outcome: Outcome | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Worker:
+    """Refines the images it is handed and writes them where they belong.
+
+    Args:
+        refiner: what refines them.
+        source: folder of the images; only read.
+        target: folder of the result.
+        settings: how.
+        threads: that decode, and as many that encode; more than one where a GPU refines.
+    """
+
+    def __init__(
+        self,
+        refiner: ImageRefiner,
+        source: Folder,
+        target: Folder,
+        settings: Settings,
+        threads: int = 1,
+    ) -> None:
+        self._refiner, self._source, self._target = refiner, source, target
+        self._settings, self._threads = settings, threads
+
+    def work(self, items: Iterable[Item | None]) -> Iterator[Outcome]:
+        """Refine images; yields what became of each when its file and its line are written.
+
+        Args:
+            items: the images; None: no more for now, go on with those at hand. What is at hand when
+                the iterator is closed is given back or finished.
+        """
+        self._journal = Writer(self._target)
+        loaded: deque[tuple[Item, Future[_Work]]] = deque()
+        stored: deque[tuple[Item, Future[Outcome]]] = deque()
+        decode, encode = (ThreadPoolExecutor(self._threads) for _ in range(2))
+
+        def step(finish: bool) -> Iterator[Outcome]:
+            """Refine an image, or wait for one to be written; and hand out what is written."""
+            if loaded and (finish or len(loaded) > self._threads):
+                item, work = loaded.popleft()
+                stored.append((item, encode.submit(self._encode, self._refine(work.result()))))
+            elif stored and finish:
+                yield stored.popleft()[1].result()
+            while stored and (stored[0][1].done() or len(stored) > self._threads):
+                yield stored.popleft()[1].result()
+
+        try:
+            for item in items:
+                while item is not None and not _fits(item, loaded, stored):
+                    yield from step(finish=True)
+                if item is not None:
+                    loaded.append((item, decode.submit(self._decode, item)))
+                yield from step(finish=item is None)
+            while loaded or stored:
+                yield from step(finish=True)
+        finally:
+            for executor in (decode, encode):
+                executor.shutdown(cancel_futures=executor is decode)
+            for item, begun in loaded:
+                if not begun.cancelled():
+                    self._journal.add(left=item.number)
+            self._journal.close()
+
+    def _decode(self, item: Item) -> _Work:
+        self._journal.add(claim=item.number, alone=item.alone)
+        return self._timed("decode", self._load, _Work(item))
+
+    def _refine(self, work: _Work) -> _Work:
+        return self._timed("refine", self._change, work)
+
+    def _encode(self, work: _Work) -> Outcome:
+        work = self._timed("encode", self._store, work)
+        assert work.outcome is not None
+        return replace(work.outcome, seconds=work.seconds)
+
+    def _timed(self, stage: str, act: Callable[[_Work], None], work: _Work) -> _Work:
+        """Take an image through a stage, or to its early end."""
+        began = time.perf_counter()
+        try:
+            if work.outcome is None:
+                act(work)
+        except DataError as error:
+            self._fail(work, str(error))
+        except OutputError as error:
+            self._stop(work, str(error), output_failed=True)
+        except (MemoryError, RuntimeError) as error:
+            if not isinstance(error, MemoryError) and "memory" not in str(error):
+                raise
+            self._fail(work, f"{work.item.name}: there is not enough memory to refine it")
+        work.seconds[stage] = time.perf_counter() - began
+        return work
+
+    def _load(self, work: _Work) -> None:
+        item = work.item
+        content = self._source.read(item.name)
+        work.source = hashlib.sha256(content).hexdigest()
+        path = f"{self._source}/{item.name}"
+        work.image = decode_image(content, path, self._settings.max_pixels)
+        if not self._settings.allow_size_mismatch:
+            stated = CocoImage(0, item.name, item.width, item.height)
+            check_size(stated, *work.image.pixels.shape[:2])
+
+    def _change(self, work: _Work) -> None:
+        assert work.image is not None
+        seed = self._settings.seed_of(work.item.name)
+        try:
+            pixels = self._refiner(work.image.pixels, seed=seed, strength=self._settings.strength)
+        except ImageError as error:
+            raise ImageError(f"{self._source}/{work.item.name}: {error}") from None
+        work.image = replace(work.image, pixels=pixels)
+
+    def _store(self, work: _Work) -> None:
+        assert work.image is not None
+        kept = self._settings.format == "keep"
+        try:
+            content = encode_image(
+                work.image, self._settings.quality, None if kept else self._settings.format.upper()
+            )
+        except ImageError as error:
+            raise ImageError(f"{self._source}/{work.item.name}: {error}") from None
+        output = f"{IMAGES}/{self._settings.output(work.item.name)}"
+        written = _write(self._target, output, content)
+        if not kept and output != (copy := f"{IMAGES}/{work.item.name}"):
+            self._target.remove(copy)  # which an earlier run may have made when it failed
+        self._journal.add(
+            done=work.item.number,
+            name=work.item.name,
+            source=work.source,
+            notes=list(work.image.notes),
+            **written,
+        )
+        self._end(work, "done")
+
+    def _fail(self, work: _Work, error: str) -> None:
+        """An image that cannot be refined: as the settings say."""
+        if self._settings.on_error == "stop":
+            self._stop(work, error)
+            return
+        try:
+            error = set_aside(
+                work.item, error, self._source, self._target, self._settings, self._journal
+            )
+        except OutputError as failure:
+            self._stop(work, str(failure), output_failed=True)
+            return
+        self._end(work, "failed", error)
+
+    def _stop(self, work: _Work, error: str, output_failed: bool = False) -> None:
+        """The job cannot go on; the next run tries this image again."""
+        try:
+            self._journal.add(left=work.item.number)
+        except OutputError as failure:
+            error, output_failed = str(failure), True
+        self._end(work, "stopped", error, output_failed)
+
+    def _end(self, work: _Work, status: str, error: str = "", output_failed: bool = False) -> None:
+        work.image = None
+        work.outcome = Outcome(work.item.number, work.item.name, status, error, output_failed)
+
+
+def set_aside(
+    item: Item, error: str, source: Folder, target: Folder, settings: Settings, journal: Writer
+) -> str:
+    """Copy an image that cannot be refined, or leave it out; returns its error, complete.
+
+    Raises:
+        OutputError: the copy cannot be written.
+    """
+    written: dict[str, str | int] = {}
+    if settings.on_error == "copy":
+        try:
+            written = _write(target, f"{IMAGES}/{item.name}", source.read(item.name))
+        except DataError as unreadable:
+            error = error if str(unreadable) == error else f"{error}; nor copied: {unreadable}"
+    journal.add(failed=item.number, name=item.name, error=error, policy=settings.policy, **written)
+    return error
+
+
+def _write(target: Folder, output: str, content: bytes) -> dict[str, str | int]:
+    """Write a file; returns what its line in the journal says of it."""
+    target.write(output, content)
+    return {"output": output, "sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+
+
+def _fits(item: Item, *queues: Iterable[tuple[Item, object]]) -> bool:
+    """Whether there is room for an image beside those at hand."""
+    held = [other for waiting in queues for other, _ in waiting]
+    return not held or sum(other.pixels for other in held) + item.pixels <= ROOM
