@@ -15,8 +15,8 @@ import numpy as np
 from simgan_aug.config import load_config
 from simgan_aug.dataset import refine
 from simgan_aug.errors import ConfigError, DataError
-from simgan_aug.folders import check_writable, list_images
 from simgan_aug.files import write_atomically
+from simgan_aug.folders import check_writable, list_images
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.preview import preview_folders

@@ -25,8 +25,8 @@ from simgan_aug import checkpoint, data, plugins
 from simgan_aug.config import Config, parse
 from simgan_aug.devices import resolve_device
 from simgan_aug.errors import CheckpointError, ConfigError, DataError, PluginError
-from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.files import write_atomically
+from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.losses import self_regularization
 from simgan_aug.networks.contract import takes_reference
