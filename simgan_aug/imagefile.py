@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import os
 import warnings
 from collections.abc import Callable
@@ -12,19 +13,28 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from simgan_aug.errors import ImageError
+from simgan_aug.formats import png
+from simgan_aug.formats.holds import ENDINGS, carried, check_holds
+from simgan_aug.formats.modes import as_pixels
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+FORMATS = tuple(ENDINGS)
 """Formats read and written; all other parsers of Pillow stay shut."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+TARGETS = ("PNG", "JPEG", "WEBP")
+"""Formats that an image of any other can be written in."""
+
+SUFFIXES = tuple(itertools.chain(*ENDINGS.values()))
 """File names taken for images when a folder is searched."""
 
 MAX_PIXELS = 178_956_970
 """Default cap on width x height, checked before anything is decoded; Pillow's own, above which it
 refuses whatever a caller says."""
+
+MAX_BYTES = 2**31
+"""Cap on the length of a file, checked before it is read."""
 
 Array = np.ndarray[Any, Any]
 
@@ -38,39 +48,60 @@ class ImageFile:
     format: str
     """One of `FORMATS`: what the file is, whatever its name says."""
     metadata: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments for Pillow's `save`: exif, icc_profile, dpi, pnginfo, tiffinfo, when
-    present."""
+    """Keyword arguments for Pillow's `save`: exif (bytes), icc_profile, dpi, pnginfo, tiffinfo,
+    when present."""
+    notes: tuple[str, ...] = ()
+    """What a user would like to know about how the file was read, without its name."""
 
 
 def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> ImageFile:
-    """Decode one file.
-
-    Grey, grey with alpha, RGB and RGBA come as they are, 16-bit grey as uint16; palettes become
-    RGB or RGBA, CMYK becomes RGB, a colour that a PNG declares clear becomes alpha.
+    """Decode one file, as `decode_image` does.
 
     Raises:
-        ImageError: the file is missing, damaged, of another format, larger than `max_pixels`, of
-            several frames, or of a kind that Pillow would silently reduce (16-bit colour, 32-bit).
+        ImageError: the file is missing, longer than `MAX_BYTES`, or refused by `decode_image`.
+    """
+    try:
+        length = os.stat(path).st_size
+        content = Path(path).read_bytes() if length <= MAX_BYTES else b""
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such image file") from None
+    except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
+        raise ImageError(f"{path}: {_UNREADABLE}: {error}") from None
+    if length > MAX_BYTES:
+        raise ImageError(
+            f"{path}: expected a file of at most {MAX_BYTES:,} bytes, got {length:,}; "
+            "convert it to a smaller image"
+        )
+    return decode_image(content, str(path), max_pixels)
+
+
+def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:
+    """Decode the bytes of one file.
+
+    Grey, grey with alpha, RGB and RGBA come as they are, in uint16 where a PNG has 16 bits (a TIFF:
+    of grey only); palettes become RGB or RGBA, CMYK becomes RGB, a colour that a PNG declares clear
+    becomes alpha.
+
+    Args:
+        content: the whole file.
+        name: of the file, for notes and errors.
+        max_pixels: the most that width x height may be.
+
+    Raises:
+        ImageError: the file is damaged, of another format, larger than `max_pixels`, of several
+            frames, or of a kind that would be reduced (16-bit colour in a TIFF, 32-bit).
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            # Not by its name, which Pillow would map into memory, where it garbles a turned TIFF.
-            with Path(path).open("rb") as file, Image.open(file, formats=FORMATS) as image:
-                _check(image, path, max_pixels)
-                kind, orientation = str(image.format), _orientation(image)
-                pixels = _UNTURNED[orientation](_pixels(image, path)).copy()
-                return ImageFile(pixels, kind, _metadata(image, orientation))
-    except ImageError:
-        raise
-    except FileNotFoundError:
-        raise ImageError(f"{path}: no such image file") from None
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: {error}") from None
+            warnings.simplefilter("ignore", UserWarning)  # of damage to what is not pixels
+            return _decoded(content, name, max_pixels)
+    except (ImageError, Image.DecompressionBombError) as error:
+        raise ImageError(f"{name}: {error}") from None
     except UnidentifiedImageError:
-        raise ImageError(f"{path}: not a readable image ({', '.join(FORMATS)})") from None
+        raise ImageError(f"{name}: {_UNREADABLE}") from None
     except Exception as error:  # of a damaged TIFF Pillow makes KeyError, TypeError, SystemError
-        raise ImageError(f"{path}: not a readable image ({', '.join(FORMATS)}): {error}") from None
+        raise ImageError(f"{name}: {_UNREADABLE}: {error}") from None
 
 
 def upright(image: ImageFile) -> Array:
@@ -83,56 +114,78 @@ def upright(image: ImageFile) -> Array:
     return np.ascontiguousarray(_UNTURNED.get(inverse, _UNTURNED[1])(image.pixels))
 
 
-def encode_image(image: ImageFile, quality: int = 95) -> bytes:
-    """The image in its own format, metadata included.
+def encode_image(image: ImageFile, quality: int = 95, format: str | None = None) -> bytes:
+    """The image in its own format or another, with what metadata that can hold.
 
     Args:
         image: what to encode.
         quality: 1 to 100, for JPEG (always 4:4:4: 4:2:0 removes the texture that refining adds) and
             for WebP.
+        format: one of `TARGETS`; None keeps the image's own.
+
+    Raises:
+        ImageError: the format cannot hold the pixels or the EXIF; the message lacks the file's
+            name, which the caller knows.
     """
-    options: dict[str, Any] = dict(image.metadata)
-    if image.format == "JPEG":
-        options |= {"quality": quality, "subsampling": 0}
-    elif image.format == "WEBP":
-        options |= {"quality": quality, "exact": True}
-    elif image.format == "TIFF":
-        options |= {"compression": "tiff_deflate"}
-    target = io.BytesIO()
-    Image.fromarray(image.pixels).save(target, format=image.format, **options)
-    return target.getvalue()
+    if format not in (None, *TARGETS):
+        raise ImageError(f"expected a format of {', '.join(TARGETS)}, or None; got {format!r}")
+    target = format or image.format
+    check_holds(image.pixels, target)
+    try:
+        options = carried(image.metadata, target)
+        if target == "PNG" and image.pixels.dtype == np.uint16 and image.pixels.ndim == 3:
+            return png.write_deep(image.pixels, options)
+        return _saved(image.pixels, target, options | _compression(target, quality))
+    except ImageError:
+        raise
+    except Exception as error:  # what Pillow makes of pixels or metadata that it cannot write
+        kind = f"{image.pixels.dtype} pixels of shape {image.pixels.shape}"
+        raise ImageError(f"{kind} cannot be written as {target}: {error}; take png") from None
 
 
-def _check(image: Image.Image, path: str | os.PathLike[str], max_pixels: int) -> None:
+def suffixed(name: str, format: str) -> str:
+    """A file's name with the ending of a format, in place of another image's ending if it has one.
+
+    "a.bmp" becomes "a.png", "a.0001" becomes "a.0001.png"; a name that already denotes the format,
+    such as "a.JPEG", stays.
+    """
+    stem, ending = os.path.splitext(name)
+    if ending.lower() in ENDINGS[format]:
+        return name
+    return (stem if ending.lower() in SUFFIXES else name) + ENDINGS[format][0]
+
+
+_UNREADABLE = f"not a readable image ({', '.join(FORMATS)})"
+
+
+def _decoded(content: bytes, name: str, max_pixels: int) -> ImageFile:
+    parts = png.chunks(content) if content.startswith(png.SIGNATURE) else []
+    # Never by its name, which Pillow would map into memory, where it garbles a turned TIFF.
+    readable = io.BytesIO(png.without_texts(parts) if parts else content)
+    with Image.open(readable, formats=FORMATS) as image:
+        _check(image, max_pixels)
+        kind, orientation = str(image.format), _orientation(image)
+        deep = png.is_deep_colour(parts)
+        pixels, notes = as_pixels(image, deep)
+        if deep:
+            pixels = png.read_deep(parts, pixels)
+        metadata = _metadata(image, orientation)
+    if said := png.said(parts):
+        metadata["pnginfo"] = said
+    ending = os.path.splitext(name)[1].lower()
+    if ending in SUFFIXES and ending not in ENDINGS[kind]:
+        notes = (f"is a {kind} by its content, whatever its name says", *notes)
+    return ImageFile(_UNTURNED[orientation](pixels).copy(), kind, metadata, notes)
+
+
+def _check(image: Image.Image, max_pixels: int) -> None:
     width, height = image.size
     if width * height > max_pixels:
         raise ImageError(
-            f"{path}: {width}x{height} is more than {max_pixels:,} pixels; "
-            "raise the limit if you trust it"
+            f"{width}x{height} is more than {max_pixels:,} pixels; raise the limit if you trust it"
         )
     if getattr(image, "n_frames", 1) != 1:
-        raise ImageError(f"{path}: expected one image, the file holds {image.n_frames} frames")  # type: ignore[attr-defined]
-    if _is_deep_colour(image):
-        raise ImageError(
-            f"{path}: 16-bit colour would lose its lower 8 bits; convert it to 8 bits first"
-        )
-
-
-def _is_deep_colour(image: Image.Image) -> bool:
-    """16 bits a channel with more than one channel: Pillow reads these as 8 bits without a word."""
-    if image.format == "PNG":
-        return any("16" in str(tile[3]) for tile in _tiles(image)) and image.mode in (
-            "RGB",
-            "RGBA",
-            "LA",
-        )
-    if image.format == "TIFF":
-        return image.mode in ("RGB", "RGBA", "LA") and max(image.tag_v2.get(258, (8,))) > 8  # type: ignore[attr-defined]
-    return False
-
-
-def _tiles(image: Image.Image) -> list[Any]:
-    return list(getattr(image, "tile", []))
+        raise ImageError(f"expected one image, the file holds {image.n_frames} frames")  # type: ignore[attr-defined]
 
 
 _UNTURNED: dict[int, Callable[[Array], Array]] = {
@@ -157,6 +210,8 @@ def _metadata(image: Image.Image, orientation: int) -> dict[str, Any]:
     """What the file said beside its pixels; after they are decoded, for a PNG may say it last."""
     found = {key: image.info[key] for key in ("exif", "icc_profile") if image.info.get(key)}
     dpi = [float(value) for value in image.info.get("dpi", ())]
+    if image.format == "TIFF" and 282 not in image.tag_v2:  # type: ignore[attr-defined]
+        dpi = []  # Pillow's invention: 1 dpi
     if len(dpi) == 2 and all(0 < value < 2**16 for value in dpi):  # what every format can hold
         found["dpi"] = tuple(dpi)
     if orientation != 1:
@@ -165,34 +220,18 @@ def _metadata(image: Image.Image, orientation: int) -> dict[str, Any]:
         found.pop("icc_profile", None)
     if image.format == "BMP":
         found = {key: value for key, value in found.items() if key == "dpi"}
-    texts = getattr(image, "text", None) if image.format == "PNG" else None
-    if texts:
-        info = PngImagePlugin.PngInfo()
-        for key, value in texts.items():
-            info.add_text(key, value)
-        found["pnginfo"] = info
     return found
 
 
-def _pixels(image: Image.Image, path: str | os.PathLike[str]) -> Array:
-    mode = image.mode
-    if mode in ("I;16", "I;16L", "I;16B"):
-        return np.array(image).astype(np.uint16)
-    if mode == "I" and image.format == "PNG":  # Pillow's older name for 16-bit grey
-        return np.array(image).astype(np.uint16)
-    if mode in ("1", "L", "RGB") and "transparency" in image.info:  # one colour that is clear
-        return np.array(image.convert("RGBA" if mode == "RGB" else "LA"))
-    if mode == "1":
-        return np.array(image.convert("L"))
-    if mode in ("P", "PA"):
-        return np.array(
-            image.convert("RGBA" if mode == "PA" or "transparency" in image.info else "RGB")
-        )
-    if mode in ("CMYK", "YCbCr"):
-        return np.array(image.convert("RGB"))
-    if mode in ("L", "LA", "RGB", "RGBA"):
-        return np.array(image)
-    raise ImageError(
-        f"{path}: images of mode {mode} are not supported; "
-        "convert it to 8-bit grey or RGB, or 16-bit grey"
-    )
+def _saved(pixels: Array, format: str, options: dict[str, Any]) -> bytes:
+    target = io.BytesIO()
+    Image.fromarray(pixels).save(target, format=format, **options)
+    return target.getvalue()
+
+
+def _compression(format: str, quality: int) -> dict[str, Any]:
+    if format == "JPEG":
+        return {"quality": quality, "subsampling": 0}
+    if format == "WEBP":
+        return {"quality": quality, "exact": True}
+    return {"compression": "tiff_deflate"} if format == "TIFF" else {}

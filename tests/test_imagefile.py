@@ -1,10 +1,12 @@
 """Image files: read strictly, written whole, with all that they said beside their pixels."""
 
+import contextlib
 import io
 import struct
 import warnings
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin
 
 from simgan_aug.errors import ImageError
-from simgan_aug.imagefile import ImageFile, encode_image, read_image
+from simgan_aug.imagefile import ImageFile, decode_image, encode_image, read_image, suffixed
 
 RGB = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
 GREY16 = np.random.default_rng(1).integers(0, 65536, (20, 30), dtype=np.uint16)
@@ -167,41 +169,172 @@ def test_16_bit_grey_comes_back_bit_for_bit(write, suffix):
     assert np.array_equal(again.pixels, GREY16)
 
 
-def test_16_bit_grey_of_either_byte_order_is_read(write):
-    values = np.array([[1, 256], [1000, 65535]], dtype=">u2")
+def tiff16(photometric, channels, values):
+    """A big-endian TIFF of 16-bit values, by hand: a kind that Pillow reads and does not write."""
+    height, width = values.shape[:2]
+    depths = 8 + 2 + 9 * 12 + 4  # where the channels' depths stand
     tags = [
-        (256, 3, 1, 2),
-        (257, 3, 1, 2),
-        (258, 3, 1, 16),
+        (256, 3, 1, width),
+        (257, 3, 1, height),
+        (258, 3, channels, 16 if channels == 1 else depths),
         (259, 3, 1, 1),
-        (262, 3, 1, 1),
-        (273, 4, 1, 110),
-        (277, 3, 1, 1),
-        (279, 4, 1, 8),
+        (262, 3, 1, photometric),
+        (273, 4, 1, depths + 8),
+        (277, 3, 1, channels),
+        (279, 4, 1, values.nbytes),
+        (338, 3, 1, 2) if channels == 4 else (305, 3, 1, 0),
     ]
     entries = b"".join(
         struct.pack(">HHI", tag, kind, count)
-        + (struct.pack(">HH", value, 0) if kind == 3 else struct.pack(">I", value))
-        for tag, kind, count, value in tags
+        + (struct.pack(">HH", value, 0) if kind == 3 and count == 1 else struct.pack(">I", value))
+        for tag, kind, count, value in sorted(tags)
     )
     head = b"MM\0*" + struct.pack(">IH", 8, len(tags)) + entries + bytes(4)
+    return head + struct.pack(">4H", 16, 16, 16, 16) + values.tobytes()
 
-    read = read_image(write("a.tiff", head + values.tobytes()))
 
-    assert len(head) == 110
+def test_16_bit_grey_of_either_byte_order_is_read():
+    values = np.array([[1, 256], [1000, 65535]], dtype=">u2")
+
+    read = decode_image(tiff16(1, 1, values), "a.tiff")
+
     assert np.array_equal(read.pixels, [[1, 256], [1000, 65535]])
     assert read.pixels.dtype.isnative
 
 
-@pytest.mark.parametrize(
-    ("colour", "channels"), [(2, 3), (6, 4), (4, 2)], ids=["RGB", "RGBA", "LA"]
-)
-def test_16_bit_colour_is_refused_rather_than_halved(write, colour, channels):
-    rows = (b"\0" + bytes(range(2 * channels)) * 2) * 2
-    path = write("a.png", png(2, 2, 16, colour, rows))
+def deep_png(pixels, *beside):
+    """A PNG of (H, W, 2 to 4) uint16, by hand, with these chunks before its pixels."""
+    height, width, channels = pixels.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    content = png(width, height, 16, {2: 4, 3: 2, 4: 6}[channels], rows)
+    return content[:33] + b"".join(beside) + content[33:]
+
+
+EDGES = np.array([0, 1, 255, 256, 257, 65534, 65535], np.uint16)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4], ids=["LA", "RGB", "RGBA"])
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_16_bits_of_colour_come_back_bit_for_bit(channels, data):
+    shape = data.draw(st.tuples(st.integers(1, 9), st.integers(1, 9), st.just(channels)))
+    seed = data.draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    pixels = random.integers(0, 65536, shape, dtype=np.uint16)
+    pixels[random.random(shape) < 0.5] = random.choice(EDGES)
+
+    read = decode_image(deep_png(pixels), "a.png")
+    again = decode_image(encode_image(read), "again.png")
+
+    assert read.pixels.dtype == again.pixels.dtype == np.uint16
+    assert np.array_equal(read.pixels, pixels)
+    assert np.array_equal(again.pixels, pixels)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4], ids=["LA", "RGB", "RGBA"])
+def test_another_reader_finds_the_same_16_bits(channels):
+    pixels = np.resize(EDGES, (5, 8, channels))
+
+    encoded = encode_image(ImageFile(pixels, "PNG"))
+
+    found = rows_of(encoded)
+    assert np.array_equal(found, pixels)
+
+
+def rows_of(content):
+    """The pixels of a 16-bit PNG by the specification's own words, one byte after another."""
+    chunks, at = {}, 8
+    while at < len(content):
+        (length,) = struct.unpack(">I", content[at : at + 4])
+        kind = content[at + 4 : at + 8]
+        chunks[kind] = chunks.get(kind, b"") + content[at + 8 : at + 8 + length]
+        at += 12 + length
+    width, height, depth, colour = struct.unpack(">IIBB", chunks[b"IHDR"][:10])
+    assert depth == 16
+    step = 2 * {4: 2, 2: 3, 6: 4}[colour]
+    data, above, rows = zlib.decompress(chunks[b"IDAT"]), bytearray(width * step), []
+    for y in range(height):
+        kind, *line = data[y * (width * step + 1) : (y + 1) * (width * step + 1)]
+        for x in range(width * step):
+            left, corner = (line[x - step], above[x - step]) if x >= step else (0, 0)
+            near = min((left, above[x], corner), key=lambda v: abs(left + above[x] - corner - v))
+            line[x] = (line[x] + [0, left, above[x], (left + above[x]) // 2, near][kind]) & 255
+        rows.append(bytes(line))
+        above = line
+    return np.frombuffer(b"".join(rows), ">u2").reshape(height, width, step // 2)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4], ids=["LA", "RGB", "RGBA"])
+def test_a_16_bit_png_keeps_what_it_says(channels):
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Title", "a hand")
+    said.add_text("Long", "a hand " * 99, zip=True)
+    said.add_itxt("Titel", "手", lang="de")
+    metadata = {"exif": exif(6).tobytes(), "icc_profile": SRGB, "dpi": (300.0, 150.0)}
+    image = ImageFile(np.resize(EDGES, (5, 8, channels)), "PNG", metadata | {"pnginfo": said})
+
+    again = written(ImageFile(**vars(decode_image(encode_image(image), "a.png"))))
+
+    assert again.getexif()[0x0112] == 6
+    assert again.info["icc_profile"] == SRGB
+    assert again.info["dpi"] == pytest.approx((300, 150), abs=0.02)
+    assert again.text == {"Title": "a hand", "Long": "a hand " * 99, "Titel": "手"}
+
+
+def test_neither_gamma_nor_orientation_changes_16_bits():
+    pixels = np.resize(EDGES, (5, 8, 3))
+    beside = [
+        chunk(b"gAMA", struct.pack(">I", 10_000)),
+        chunk(b"cHRM", struct.pack(">8I", *range(30_000, 70_000, 5_000))),
+        chunk(b"sBIT", bytes([3, 3, 3])),
+        chunk(b"eXIf", exif(6).tobytes()[6:]),
+    ]
+
+    assert np.array_equal(decode_image(deep_png(pixels, *beside), "a.png").pixels, pixels)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4], ids=["LA", "RGB", "RGBA"])
+def test_a_truncated_16_bit_png_is_an_error(channels):
+    content = deep_png(np.random.default_rng(4).integers(0, 2**16, (9, 9, channels), np.uint16))
+
+    with pytest.raises(ImageError, match="cut off"):
+        decode_image(content[: len(content) // 2], "a.png")
+    with pytest.raises(ImageError, match="not a readable image"):  # well-formed, but rows lack
+        decode_image(png(9, 9, 16, {2: 4, 3: 2, 4: 6}[channels], bytes(99)), "a.png")
+
+
+def test_16_bits_in_another_order_than_pillows_are_an_error(monkeypatch):
+    content = deep_png(np.resize(EDGES, (5, 8, 3)))
+    read = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda *args: read(*args)[..., ::-1])
+
+    with pytest.raises(ImageError, match="two readers disagree about this 16-bit PNG"):
+        decode_image(content, "a.png")
+
+
+def test_a_second_header_cannot_pass_the_pixel_cap():
+    content = deep_png(np.resize(EDGES, (5, 8, 3)))
+    other = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 16, 2, 0, 0, 0))
+
+    with pytest.raises(ImageError, match="one header"):
+        decode_image(content[:8] + other + content[8:], "a.png")
+
+
+@pytest.mark.parametrize("channels", [1, 3], ids=["grey", "RGB"])
+def test_a_clear_colour_in_16_bits_is_refused(channels):
+    clear = chunk(b"tRNS", bytes(2 * channels))
+    content = png(1, 1, 16, {1: 0, 3: 2}[channels], bytes(1 + 2 * channels))
+
+    with pytest.raises(ImageError, match="declared clear is not supported in 16 bits; convert it"):
+        decode_image(content[:33] + clear + content[33:], "a.png")
+
+
+@pytest.mark.parametrize(("photometric", "channels"), [(2, 3), (2, 4)], ids=["RGB", "RGBA"])
+def test_16_bit_colour_in_a_tiff_is_refused_rather_than_halved(photometric, channels):
+    content = tiff16(photometric, channels, np.zeros((2, 2, channels), ">u2"))
 
     with pytest.raises(ImageError, match="16-bit colour would lose its lower 8 bits; convert it"):
-        read_image(path)
+        decode_image(content, "a.tiff")
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff", "webp"])
@@ -394,6 +527,7 @@ def samples():
             options = {} if format_ == "BMP" else {"exif": exif(6), "icc_profile": SRGB}
             image.save(target, format=format_, **options)
             found.append(target.getvalue())
+    found += [deep_png(np.resize(EDGES, (9, 9, channels))) for channels in (2, 3, 4)]
     return found
 
 
@@ -401,23 +535,34 @@ def samples():
     suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=400
 )
 @given(data=st.data())
-def test_a_damaged_file_is_an_image_or_an_image_error(tmp_path, samples, capfd, data):
+def test_a_damaged_file_is_an_image_or_an_image_error(samples, capfd, data):
     content = bytearray(data.draw(st.sampled_from(samples)))
     for _ in range(data.draw(st.integers(1, 4))):
         near = st.integers(0, min(len(content), 400) - 1)  # where the headers are
         content[data.draw(near | st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path = tmp_path / "a.bin"
-    path.write_bytes(content)
+    if content.startswith(b"\x89PNG\r\n\x1a\n") and data.draw(st.booleans()):
+        content = with_right_checksums(content)  # to get further
 
     with warnings.catch_warnings():  # Pillow warns of damage that it can live with
         warnings.simplefilter("ignore")
         try:
-            read = read_image(path, max_pixels=10**6)
+            read = decode_image(bytes(content), "a.bin", max_pixels=10**6)
         except ImageError:
             return
+        with contextlib.suppress(ImageError):
+            assert encode_image(read, format=data.draw(st.sampled_from(["PNG", "JPEG", "WEBP"])))
 
     assert read.pixels.dtype in (np.uint8, np.uint16)
     assert encode_image(read)
+
+
+def with_right_checksums(content):
+    fixed, at = content[:8], 8
+    while at + 12 <= len(content):
+        length = int.from_bytes(content[at : at + 4], "big")
+        fixed += chunk(bytes(content[at + 4 : at + 8]), bytes(content[at + 8 : at + 8 + length]))
+        at += 12 + length
+    return fixed
 
 
 def test_an_image_is_encoded_with_what_its_metadata_says():
@@ -427,3 +572,222 @@ def test_an_image_is_encoded_with_what_its_metadata_says():
 
     assert again.info["icc_profile"] == SRGB
     assert again.getexif()[0x0112] == 3
+
+
+def test_bytes_are_decoded_as_their_file_is(write):
+    path = write("a.png", RGB, dpi=(300, 300))
+
+    decoded, read = decode_image(path.read_bytes(), "a.png"), read_image(path)
+
+    assert np.array_equal(decoded.pixels, read.pixels)
+    assert (decoded.format, decoded.metadata) == (read.format, read.metadata)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"", "not a readable image"), (png(9, 9, 8, 2), "not a"), (png(20_000, 20_000, 8, 2), "400")],
+    ids=["empty", "no pixels", "bomb"],
+)
+def test_an_error_begins_with_the_name_given(content, said):
+    with pytest.raises(ImageError) as caught:
+        decode_image(content, "folder/a.png")
+
+    assert str(caught.value).startswith("folder/a.png: ")
+    assert said in str(caught.value)
+
+
+def test_a_file_of_more_than_2_gib_is_refused_unread(tmp_path):
+    path = tmp_path / "a.png"
+    with path.open("wb") as file:
+        file.truncate(2**31 + 1)  # sparse: no disk
+
+    with pytest.raises(ImageError, match="at most 2,147,483,648 bytes, got 2,147,483,649"):
+        read_image(path)
+
+
+def test_an_impossible_name_is_an_error_of_ours():
+    with pytest.raises(ImageError, match="not a readable image"):
+        read_image("a\0.png")
+
+
+PALETTE = Image.fromarray(RGB).quantize(16)
+
+
+@pytest.mark.parametrize(
+    ("name", "image", "options", "notes"),
+    [
+        ("a.png", RGB, {}, ()),
+        ("a.PNG", RGB, {"format": "PNG", "exif": exif(6)}, ()),
+        ("a.dat", RGB, {"format": "PNG"}, ()),
+        ("a.jpeg", RGB, {"format": "JPEG"}, ()),
+        ("a.tif", RGB, {"format": "TIFF"}, ()),
+        ("a.jpg", RGB, {"format": "PNG"}, ("is a PNG by its content, whatever its name says",)),
+        ("a.JPG", RGB, {"format": "PNG"}, ("is a PNG by its content, whatever its name says",)),
+        ("a.png", RGB, {"format": "JPEG"}, ("is a JPEG by its content, whatever its name says",)),
+        ("a.jpg", Image.new("CMYK", (4, 4)), {}, ("CMYK became RGB",)),
+        (
+            "a.jpg",
+            Image.new("CMYK", (4, 4)),
+            {"icc_profile": b"cmyk"},
+            ("CMYK became RGB; its colour profile was dropped",),
+        ),
+        ("a.png", PALETTE, {}, ("palette became RGB",)),
+        ("a.png", PALETTE, {"transparency": 3}, ("palette became RGBA",)),
+        ("a.png", Image.new("1", (4, 4)), {}, ("1 bit became 8-bit grey",)),
+        ("a.png", RGB, {"transparency": (1, 2, 3)}, ("a colour declared clear became alpha",)),
+        (
+            "a.png",
+            Image.new("1", (4, 4)),
+            {"transparency": 0},
+            ("1 bit became 8-bit grey", "a colour declared clear became alpha"),
+        ),
+        (
+            "a.bmp",
+            PALETTE,
+            {"format": "PNG"},
+            ("is a PNG by its content, whatever its name says", "palette became RGB"),
+        ),
+    ],
+)
+def test_notes_tell_what_reading_changed_and_nothing_else(write, name, image, options, notes):
+    assert read_image(write(name, image, **options)).notes == notes
+
+
+def test_a_text_is_no_property_of_the_image(write):
+    said = PngImagePlugin.PngInfo()
+    texts = {"transparency": "(0, 0, 0)", "dpi": "ab", "icc_profile": "sRGB", "exif": "none"}
+    for key, value in texts.items():
+        said.add_text(key, value)
+
+    read = read_image(write("a.png", RGB, pnginfo=said))
+
+    assert read.pixels.shape == RGB.shape
+    assert set(read.metadata) == {"pnginfo"}
+    assert written(read).text == texts
+
+
+@pytest.mark.parametrize("target", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("source", ["PNG", "JPEG", "WEBP", "TIFF", "BMP"])
+def test_an_image_is_written_in_another_format_with_what_that_can_hold(write, source, target):
+    options = {} if source == "BMP" else {"icc_profile": SRGB}
+    if source in ("PNG", "JPEG", "WEBP"):
+        options["exif"] = exif(6)
+    if source == "TIFF":
+        options["tiffinfo"] = {274: 6}
+    said = PngImagePlugin.PngInfo()
+    said.add_text("Title", "a hand")
+    more = {} if source == "WEBP" else {"dpi": (300, 150)}
+    more |= {"pnginfo": said} if source == "PNG" else {}
+    read = read_image(write("a.bin", smooth(), format=source, **options, **more))
+
+    again = written(read, format=target)
+
+    assert again.format == target
+    assert abs(np.array(again).astype(int) - read.pixels).mean() < 8  # an unlike image: 60
+    assert again.info.get("icc_profile") == options.get("icc_profile")
+    assert again.getexif().get(274) == (None if source == "BMP" else 6)
+    assert again.getexif().get(271) == ("a camera" if "exif" in options else None)
+    if "dpi" in more and target != "WEBP":
+        assert again.info["dpi"] == pytest.approx((300, 150), abs=0.02)
+    assert bool(getattr(again, "text", {})) == (source == target == "PNG")
+
+
+def test_a_tiffs_orientation_joins_the_exif_that_is_there():
+    image = ImageFile(RGB, "TIFF", {"exif": exif(1).tobytes(), "tiffinfo": {274: 8}})
+
+    tags = written(image, format="PNG").getexif()
+
+    assert (tags[274], tags[271]) == (8, "a camera")
+
+
+DEEP = GREY16[..., None].repeat(4, axis=2)
+CLEAR = np.dstack([RGB, RGB[..., :1]])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "target", "said"),
+    [
+        (CLEAR, "JPEG", "JPEG has no alpha; take png or webp"),
+        (CLEAR[..., 2:], "JPEG", "JPEG has no alpha; take png or webp"),
+        (GREY16, "JPEG", "JPEG cannot hold 16 bits; take png"),
+        (GREY16, "WEBP", "WEBP cannot hold 16 bits; take png"),
+        (DEEP[..., :3], "JPEG", "JPEG cannot hold 16 bits; take png"),
+        (DEEP, "WEBP", "WEBP cannot hold 16 bits; take png"),
+        (np.zeros((1, 65_501), np.uint8), "JPEG", "at most 65,500 pixels, the image is 65501x1;"),
+        (np.zeros((16_384, 1), np.uint8), "WEBP", "at most 16,383 pixels, the image is 1x16384;"),
+        (RGB, "GIF", "expected a format of PNG, JPEG, WEBP, or None; got 'GIF'"),
+        (RGB, "png", "expected a format of PNG, JPEG, WEBP, or None; got 'png'"),
+    ],
+)
+def test_what_a_format_cannot_hold_is_an_error_with_the_way_out(pixels, target, said):
+    with pytest.raises(ImageError) as caught:
+        encode_image(ImageFile(pixels, "PNG"), format=target)
+
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("side", "target"), [(65_500, "JPEG"), (16_383, "WEBP")])
+def test_the_longest_sides_are_written(side, target):
+    image = ImageFile(np.zeros((1, side), np.uint8), "PNG")
+
+    assert written(image, format=target).size == (side, 1)
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (ImageFile(RGB, "JPEG", {"exif": b"Exif\0\0" + bytes(65_528)}), "65,533 bytes of EXIF"),
+        (ImageFile(np.zeros((1, 16_384), np.uint8), "WEBP"), "at most 16,383 pixels"),
+        (ImageFile(GREY16, "BMP"), "cannot be written as BMP"),
+        (ImageFile(DEEP, "TIFF"), "cannot be written as TIFF"),
+        (ImageFile(RGB.astype(np.float64), "PNG"), "float64 pixels of shape"),
+    ],
+    ids=["exif", "side", "bmp", "tiff", "float"],
+)
+def test_what_cannot_be_written_in_its_own_format_is_an_error_of_ours(image, said):
+    with pytest.raises(ImageError, match=said):
+        encode_image(image)
+
+
+def test_the_longest_exif_is_written():
+    image = ImageFile(RGB, "JPEG", {"exif": b"Exif\0\0" + bytes(65_527)})
+
+    assert written(image).info["exif"] == b"Exif\0\0" + bytes(65_527)
+
+
+def test_grey_with_alpha_becomes_equal_colours_in_a_webp():
+    grey = np.full((20, 30), 99, np.uint8)
+
+    again = np.array(written(ImageFile(np.dstack([grey, RGB[..., 0]]), "PNG"), format="WEBP"))
+
+    assert np.array_equal(again[..., 3], RGB[..., 0])
+    assert abs(again[..., :3].astype(int) - 99).max() <= 2
+
+
+def test_16_bit_grey_of_a_tiff_becomes_a_png_bit_for_bit():
+    again = decode_image(encode_image(ImageFile(GREY16, "TIFF"), format="PNG"), "a.png")
+
+    assert (again.format, again.pixels.dtype) == ("PNG", np.uint16)
+    assert np.array_equal(again.pixels, GREY16)
+
+
+@pytest.mark.parametrize(
+    ("name", "format_", "expected"),
+    [
+        ("a.jpg", "PNG", "a.png"),
+        ("a.TIFF", "JPEG", "a.jpg"),
+        ("a.bmp", "WEBP", "a.webp"),
+        ("a.jpeg", "JPEG", "a.jpeg"),
+        ("a.JPG", "JPEG", "a.JPG"),
+        ("a.PNG", "PNG", "a.PNG"),
+        ("a", "PNG", "a.png"),
+        ("a.0001", "PNG", "a.0001.png"),
+        ("a.jpg.png", "JPEG", "a.jpg.jpg"),
+        ("a.b/c", "PNG", "a.b/c.png"),
+        ("a.jpg/c.jpg", "PNG", "a.jpg/c.png"),
+        (".png", "JPEG", ".png.jpg"),
+        ("手.webp", "PNG", "手.png"),
+    ],
+)
+def test_a_name_gets_the_ending_of_its_format(name, format_, expected):
+    assert suffixed(name, format_) == expected

@@ -1,0 +1,82 @@
+"""What each format can hold: file endings, kinds of pixels, sides and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from simgan_aug.errors import ImageError
+
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+}
+"""The endings that denote a format; the first is the one given to new names."""
+
+_METADATA = {
+    "JPEG": ("exif", "icc_profile", "dpi"),
+    "PNG": ("exif", "icc_profile", "dpi", "pnginfo"),
+    "WEBP": ("exif", "icc_profile"),
+    "BMP": ("dpi",),
+    "TIFF": ("exif", "icc_profile", "dpi", "tiffinfo"),
+}
+
+_SIDES = {"JPEG": 65_500, "WEBP": 16_383}  # JPEG itself allows 35 more, libjpeg does not
+
+_EXIF_IN_A_JPEG = 65_533  # bytes, with its prefix: one segment
+
+_EXIF_PREFIX = b"Exif\0\0"
+_ORIENTATION = 274
+
+
+def check_holds(pixels: np.ndarray[Any, Any], format: str) -> None:
+    """Refuse pixels that a format would have to change beyond its own compression.
+
+    Args:
+        pixels: (H, W) or (H, W, C), uint8 or uint16.
+        format: a key of `ENDINGS`.
+
+    Raises:
+        ImageError: without the file's name, which the caller knows.
+    """
+    height, width = pixels.shape[:2]
+    if pixels.dtype == np.uint16 and format in ("JPEG", "WEBP"):
+        raise ImageError(f"{format} cannot hold 16 bits; take png")
+    if format == "JPEG" and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        raise ImageError("JPEG has no alpha; take png or webp")
+    if max(height, width) > _SIDES.get(format, max(height, width)):
+        raise ImageError(
+            f"{format} holds sides of at most {_SIDES[format]:,} pixels, "
+            f"the image is {width}x{height}; take png"
+        )
+
+
+def carried(metadata: Mapping[str, Any], format: str) -> dict[str, Any]:
+    """What of an image's metadata a format can hold, as keyword arguments for Pillow's `save`.
+
+    The orientation that a TIFF has as a tag of its own becomes that of the EXIF.
+
+    Raises:
+        ImageError: the EXIF is longer than a JPEG can hold.
+    """
+    kept = {key: metadata[key] for key in _METADATA[format] if metadata.get(key)}
+    orientation = metadata.get("tiffinfo", {}).get(_ORIENTATION)
+    if orientation and "exif" in _METADATA[format] and "tiffinfo" not in kept:
+        tags = Image.Exif()
+        tags.load(kept.get("exif", b""))
+        tags[_ORIENTATION] = orientation
+        kept["exif"] = tags.tobytes()
+    if "exif" in kept:  # a WebP may come without the prefix, which a JPEG must have
+        kept["exif"] = _EXIF_PREFIX + kept["exif"].removeprefix(_EXIF_PREFIX)
+    if format == "JPEG" and len(kept.get("exif", b"")) > _EXIF_IN_A_JPEG:
+        raise ImageError(
+            f"JPEG holds at most {_EXIF_IN_A_JPEG:,} bytes of EXIF, "
+            f"the image has {len(kept['exif']):,}; take png or webp"
+        )
+    return kept
