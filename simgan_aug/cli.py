@@ -305,8 +305,8 @@ def _show_summary(summary: Any, out: Path) -> None:
         table.add_row("images a second", f"{summary.rate:.1f}")
         table.add_row("share of the work", shares)
         table.add_row("bottleneck", summary.bottleneck)
-    table.add_row("images", Text(str(out / "images")))
     Console().print(table)
+    click.echo(f"images: {out / 'images'}")
     for error in list(summary.failed.values())[:10]:
         click.echo(f"set aside: {error}")
     if len(summary.failed) > 10:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from simgan_aug.errors import OutputError
 
-PATIENCE = 15.0
+PATIENCE = 10.0
 """Seconds that workers of a job that was killed may take to finish what they hold."""
 
 

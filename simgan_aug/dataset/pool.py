@@ -24,6 +24,8 @@ HELD = 4
 FUTILE = 3
 """Workers in a row that may die before they have begun; then it is not the images."""
 
+_PROGRAM = "from simgan_aug.dataset.process import main; main()"
+
 
 class Pool:
     """Processes that refine images.
@@ -77,14 +79,14 @@ class Pool:
     def _supply(self, selector: selectors.BaseSelector) -> None:
         """Give every worker its fill, begin new ones while there is work, end idle ones."""
         for worker in self._workers:
-            while len(worker.held) < self._held and (item := self._next(alone=False)):
+            while worker.has_room(self._held) and (item := self._next(alone=False)):
                 worker.give(item)
         while len(self._workers) < self._count and (item := self._next(alone=False)):
             self._begin(selector).give(item)
         if not all(item.alone for worker in self._workers for item in worker.held.values()):
             return
         for worker in self._workers:  # all else is done: now those that may kill
-            if not worker.held and (item := self._next(alone=True)):
+            if worker.has_room(1) and (item := self._next(alone=True)):
                 worker.give(item)
         while len(self._workers) < self._count and (item := self._next(alone=True)):
             self._begin(selector).give(item)
@@ -151,7 +153,7 @@ class _Process:
         log = logs / f"worker-{os.getpid()}-{os.urandom(4).hex()}.log"
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "simgan_aug.dataset.process"],
+                [sys.executable, "-P", "-c", _PROGRAM],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -163,6 +165,10 @@ class _Process:
         assert self._process.stdout is not None
         self._log, self._orders, self.answers = log, self._process.stdin, self._process.stdout
         self._say(task.line())
+
+    def has_room(self, limit: int) -> bool:
+        """Whether it takes one more image, of at most so many."""
+        return len(self.held) < limit and not self._orders.closed
 
     def give(self, item: Item) -> None:
         """Hand it an image."""

@@ -101,7 +101,3 @@ def main() -> None:
         pass
     except SimganAugError as error:  # of the job, not of an image
         sys.exit(f"{type(error).__name__}: {error}")
-
-
-if __name__ == "__main__":
-    main()

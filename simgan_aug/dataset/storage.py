@@ -12,6 +12,7 @@ from typing import Protocol
 from simgan_aug import coco
 from simgan_aug.errors import ImageError, OutputError
 from simgan_aug.files import chunks, write_atomically
+from simgan_aug.imagefile import MAX_BYTES
 
 STATE = ".simgan"
 """Sub-folder of a result for what a job must remember."""
@@ -19,9 +20,6 @@ STATE = ".simgan"
 SCRATCH = f"{STATE}/tmp"
 JOURNAL = f"{STATE}/journal"
 LOGS = f"{STATE}/logs"
-
-MAX_FILE = 2**31
-"""Bytes; a larger file is no image that this job could hold."""
 
 
 class Folder(Protocol):
@@ -93,7 +91,7 @@ class LocalFolder:
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size > MAX_FILE:
+                if size > MAX_BYTES:
                     raise ImageError(f"{path}: {size:,} bytes are too many for an image")
                 return file.read()
         except FileNotFoundError:

@@ -255,4 +255,6 @@ def _write(target: Folder, output: str, content: bytes) -> dict[str, str | int]:
 def _fits(item: Item, *queues: Iterable[tuple[Item, object]]) -> bool:
     """Whether there is room for an image beside those at hand."""
     held = [other for waiting in queues for other, _ in waiting]
+    if item.alone or any(other.alone for other in held):
+        return not held
     return not held or sum(other.pixels for other in held) + item.pixels <= ROOM
