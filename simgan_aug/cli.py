@@ -26,6 +26,19 @@ from simgan_aug.errors import ConfigError, OutputError, SimganAugError, Training
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
+
+class _Place(click.Path):
+    """A folder, or the address of one in an object store, which stays a string."""
+
+    def convert(self, value: Any, *context: Any) -> Any:
+        """A path, unless it is an address."""
+        if isinstance(value, str) and "://" in value:
+            return value
+        return super().convert(value, *context)
+
+
+PLACE = _Place(path_type=Path, file_okay=False)
+
 MEMORY_ADVICE = "lower training.batch_size, data.crop, training.history or data.memory_mb"
 
 _console = Console(stderr=True, highlight=False)
@@ -90,10 +103,10 @@ def train(
 
 @cli.command()
 @click.option("--annotations", type=FILE, multiple=True, help="COCO file; repeatable.")
-@click.option("--images", type=FOLDER, help="Their folder. [images/ beside it, or its name]")
+@click.option("--images", type=PLACE, help="Their folder. [images/ beside it, or its name]")
 @click.option("--refiner", type=FILE, help="refiner.safetensors of a run.")
-@click.option("--out", type=FOLDER, help="New folder for the result.")
-@click.option("--verify", type=FOLDER, help="Only hold a result against its hashes.")
+@click.option("--out", type=PLACE, help="New folder for the result, or s3://...")
+@click.option("--verify", type=PLACE, help="Only hold a result against its hashes.")
 @click.option("--strength", default=1.0, show_default=True, help="0: unchanged, 1: all of it.")
 @click.option(
     "--format",
@@ -121,10 +134,10 @@ def train(
 )
 def refine(
     annotations: tuple[Path, ...],
-    images: Path | None,
+    images: Path | str | None,
     refiner: Path | None,
-    out: Path | None,
-    verify: Path | None,
+    out: Path | str | None,
+    verify: Path | str | None,
     max_pixels: int | None,
     **options: Any,
 ) -> int:
@@ -163,7 +176,7 @@ def refine(
     _show_summary(summary, out)
     for name in job.annotations:
         how = "byte for byte" if options["format"] == "keep" else "with other file_name endings"
-        click.echo(f"annotations, {how}: {out / name}")
+        click.echo(f"annotations, {how}: {out}/{name}")
     return 3 if summary.failed else 0
 
 
@@ -292,7 +305,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
 
 
-def _show_summary(summary: Any, out: Path) -> None:
+def _show_summary(summary: Any, out: Path | str) -> None:
     """A table of what a refine job did."""
     table = Table(show_header=False)
     table.add_row("refined", f"{summary.refined:,}")
@@ -306,14 +319,14 @@ def _show_summary(summary: Any, out: Path) -> None:
         table.add_row("share of the work", shares)
         table.add_row("bottleneck", summary.bottleneck)
     Console().print(table)
-    click.echo(f"images: {out / 'images'}")
+    click.echo(f"images: {out}/images")
     for error in list(summary.failed.values())[:10]:
         click.echo(f"set aside: {error}")
     if len(summary.failed) > 10:
-        click.echo(f"and {len(summary.failed) - 10} more: {out / 'report.json'}")
+        click.echo(f"and {len(summary.failed) - 10} more: {out}/report.json")
 
 
-def _verify(out: Path) -> int:
+def _verify(out: Path | str) -> int:
     """Hold a result against its hashes; returns the exit code."""
     from simgan_aug.dataset.finish import Verification
     from simgan_aug.progress import track
@@ -323,9 +336,9 @@ def _verify(out: Path) -> int:
         pass
     found = check.verdict
     for name, what in list(found.wrong.items())[:20]:
-        click.echo(f"{what}: {out / name}")
+        click.echo(f"{what}: {out}/{name}")
     for name in found.unknown[:20]:
-        click.echo(f"not of this job: {out / name}")
+        click.echo(f"not of this job: {out}/{name}")
     for error in list(found.failed.values())[:20]:
         click.echo(f"set aside: {error}")
     click.echo(

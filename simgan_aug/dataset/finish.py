@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
 from simgan_aug.dataset.plan import INFO, REPORT
 from simgan_aug.dataset.splice import Rename, spliced
-from simgan_aug.dataset.storage import LocalFolder, sha256
+from simgan_aug.dataset.storage import Folder, folder_of, sha256, sha256_of
 from simgan_aug.dataset.worker import IMAGES
 from simgan_aug.errors import DataError
 
@@ -51,7 +51,7 @@ class Summary:
     @classmethod
     def of(cls, job: RefineJob, seconds: float) -> Summary:
         """Of a finished job."""
-        report = json.loads((job.target.path / REPORT).read_text())
+        report = _read_json(job.target, REPORT)
         whole = sum(job.seconds.values()) or 1.0
         stages = {stage: spent / whole for stage, spent in job.seconds.items()}
         return cls(job.refined, job.present, report["failed"], report["notes"], seconds, stages)
@@ -113,7 +113,7 @@ def _settled(job: RefineJob) -> _Settled:
 def _checked(path: Path, rename: Rename | None, expected: str) -> Iterator[bytes]:
     """An annotation file for the result; an error at its end if it is no longer what it was."""
     yield from spliced(path, rename)
-    if sha256(LocalFolder(path.parent), path.name) != expected:
+    if sha256_of(path) != expected:
         raise DataError(f"{path} was changed while its images were refined; start anew")
 
 
@@ -148,14 +148,14 @@ class Verification:
         DataError: the folder holds no refine run.
     """
 
-    def __init__(self, out: Path) -> None:
-        self._folder = LocalFolder(out)
-        info = _read_json(out / INFO)
+    def __init__(self, out: Path | str) -> None:
+        self._folder = folder_of(out)
+        info = _read_json(self._folder, INFO)
         if not isinstance(info.get("images"), int) or not isinstance(info.get("annotations"), dict):
             raise DataError(f"{out} holds no refine run: there is no {INFO} to go by")
         self.count: int = info["images"]
         """Images of the job."""
-        report = _read_json(out / REPORT)
+        report = _read_json(self._folder, REPORT)
         self._annotations: dict[str, str] = report.get("annotations", {})
         self._missing = {name: "missing" for name in {*info["annotations"]} - {*self._annotations}}
 
@@ -194,15 +194,15 @@ class Verification:
         yield from self._annotations.items()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(folder: Folder, name: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(b"".join(folder.parts(name)))
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
 
 
-def verify(out: Path) -> Verdict:
+def verify(out: Path | str) -> Verdict:
     """Read every file of a result and hold it against its hash; see `Verification`."""
     verification = Verification(out)
     for _ in verification.run():

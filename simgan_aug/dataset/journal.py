@@ -87,7 +87,7 @@ class Writer:
                     self._sync()
 
     def sync(self) -> None:
-        """Flush files and lines to the disk."""
+        """Flush files and lines."""
         with self._lock:
             self._sync()
 
@@ -100,8 +100,8 @@ class Writer:
         if self._unsynced:
             self._folder.sync(self._unsynced)
             self._lines.append(b'{"synced": true}\n')
-            self._lines.flush()
             self._unsynced = []
+        self._lines.flush()
 
 
 class Journal:

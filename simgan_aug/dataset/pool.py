@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from simgan_aug.dataset.journal import DEATHS, Writer
@@ -39,7 +39,7 @@ class Pool:
     """
 
     def __init__(
-        self, task: Task, count: int, journal: Writer, logs: Path, keep: tuple[int, ...] = ()
+        self, task: Task, count: int, journal: Writer, logs: Path, keep: Sequence[int] = ()
     ) -> None:
         self._task, self._count, self._journal = task, count, journal
         self._logs, self._keep = logs, keep
@@ -142,7 +142,7 @@ class Pool:
 class _Process:
     """One worker process, seen from the job."""
 
-    def __init__(self, task: Task, logs: Path, keep: tuple[int, ...]) -> None:
+    def __init__(self, task: Task, logs: Path, keep: Sequence[int]) -> None:
         self.held: dict[int, Item] = {}
         self.ended = self.ready = False
         self._rest = b""

@@ -14,11 +14,10 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from simgan_aug.dataset.plan import Settings
-from simgan_aug.dataset.storage import LocalFolder
+from simgan_aug.dataset.storage import folder_of
 from simgan_aug.dataset.worker import Item, Worker
 from simgan_aug.errors import SimganAugError
 from simgan_aug.inference import ImageRefiner
@@ -47,7 +46,7 @@ class Task:
         refiner = ImageRefiner.load(
             self.refiner, self.device, max_workspace_mb=WORKSPACE_MB, precision="fp32"
         )
-        source, target = LocalFolder(Path(self.images)), LocalFolder(Path(self.out))
+        source, target = folder_of(self.images), folder_of(self.out)
         return Worker(refiner, source, target, Settings(**self.settings), self.threads)
 
     def line(self) -> bytes:
@@ -97,6 +96,7 @@ def main() -> None:
             lines.awaited -= 1
             answers.write(json.dumps(asdict(outcome)).encode() + b"\n")
             answers.flush()
+        worker.close()
     except BrokenPipeError:  # the job has gone; all lines are in the journal
         pass
     except SimganAugError as error:  # of the job, not of an image

@@ -66,10 +66,10 @@ class Appender(Protocol):
     """Lines for a new file."""
 
     def append(self, line: bytes) -> None:
-        """Add a line; it outlives this process, but only a flushed one a power cut."""
+        """Add a line; in a file system it outlives this process, but no power cut."""
 
     def flush(self) -> None:
-        """Wait until all lines would survive a power cut."""
+        """Wait until all lines would survive whatever comes."""
 
     def close(self) -> None:
         """End the file."""
@@ -179,11 +179,32 @@ class _LocalAppender:
 
     def flush(self) -> None:
         """Wait until the disk has all lines."""
-        os.fsync(self._file)
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def folder_of(place: str | Path) -> Folder:
+    """The folder at a path or an address.
+
+    Raises:
+        SimganAugError: an address that cannot be used; see `ObjectFolder`.
+    """
+    if not is_address(place):
+        return LocalFolder(Path(place))
+    from simgan_aug.dataset.objects import ObjectFolder
+
+    return ObjectFolder(str(place))
+
+
+def is_address(place: str | Path) -> bool:
+    """Whether this is the address of an object store, such as s3://bucket/folder."""
+    return isinstance(place, str) and "://" in place
 
 
 def sha256(folder: Folder, name: str) -> str:
@@ -192,6 +213,11 @@ def sha256(folder: Folder, name: str) -> str:
     for part in folder.parts(name):
         digest.update(part)
     return digest.hexdigest()
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file of this machine."""
+    return sha256(LocalFolder(path.parent), path.name)
 
 
 def _flush(path: Path) -> None:

@@ -91,15 +91,27 @@ class Worker:
     ) -> None:
         self._refiner, self._source, self._target = refiner, source, target
         self._settings, self._threads = settings, threads
+        self._journal = Writer(target)
 
-    def work(self, items: Iterable[Item | None]) -> Iterator[Outcome]:
+    def close(self) -> None:
+        """End the journal."""
+        self._journal.close()
+
+    def claim(self, items: Iterable[Item]) -> None:
+        """Say of images, before they are worked on, that they are begun; so that it lasts."""
+        for item in items:
+            self._journal.add(claim=item.number, alone=item.alone)
+        self._journal.sync()
+
+    def work(self, items: Iterable[Item | None], claimed: bool = False) -> Iterator[Outcome]:
         """Refine images; yields what became of each when its file and its line are written.
 
         Args:
             items: the images; None: no more for now, go on with those at hand. What is at hand when
                 the iterator is closed is given back or finished.
+            claimed: whether the images have been claimed; else each is when it is begun.
         """
-        self._journal = Writer(self._target)
+        self._claimed = claimed
         loaded: deque[tuple[Item, Future[_Work]]] = deque()
         stored: deque[tuple[Item, Future[Outcome]]] = deque()
         decode, encode = (ThreadPoolExecutor(self._threads) for _ in range(2))
@@ -129,10 +141,11 @@ class Worker:
             for item, begun in loaded:
                 if not begun.cancelled():
                     self._journal.add(left=item.number)
-            self._journal.close()
+            self._journal.sync()
 
     def _decode(self, item: Item) -> _Work:
-        self._journal.add(claim=item.number, alone=item.alone)
+        if not self._claimed:
+            self._journal.add(claim=item.number, alone=item.alone)
         return self._timed("decode", self._load, _Work(item))
 
     def _refine(self, work: _Work) -> _Work:

@@ -1,0 +1,115 @@
+"""Where a job's workers run: in this process, in others on this machine, or on a Ray cluster."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from simgan_aug.coco import CocoImage
+from simgan_aug.dataset.journal import Journal, Writer
+from simgan_aug.dataset.pool import Pool
+from simgan_aug.dataset.process import Task
+from simgan_aug.dataset.ranks import Rank, share
+from simgan_aug.dataset.storage import LOGS, Folder, LocalFolder
+from simgan_aug.dataset.worker import Outcome
+from simgan_aug.devices import resolve_device
+
+ENGINES = ("local", "torchrun", "ray")
+
+
+class Job(Protocol):
+    """What an engine asks of a job."""
+
+    planned: list[CocoImage]
+    journal: Journal
+    target: Folder
+
+
+class Engine(Protocol):
+    """Runs a job's workers."""
+
+    rank: Rank
+    """Of this process among those that share the job."""
+    device: str
+    """Where each worker refines."""
+    threads: int
+    """Of each worker that decode, and as many that encode."""
+
+    def work(self, job: Job, task: Task, writer: Writer, held: Sequence[int]) -> Iterator[Outcome]:
+        """Refine what is to do; yields what became of each image.
+
+        Args:
+            job: what is planned, and what is done.
+            task: what a worker does.
+            writer: of this process.
+            held: descriptors that workers are to hold open.
+        """
+
+
+class Local:
+    """Processes on this machine, this one's share if it is one of several."""
+
+    def __init__(self, rank: Rank, device: str, workers: int | None) -> None:
+        self.rank, chosen = rank, rank.device(device)
+        self.device, on_gpu = str(chosen), chosen.type != "cpu"
+        self.threads = max(1, rank.cores() // 2) if on_gpu else 1
+        self.workers = (1 if on_gpu else rank.cores()) if workers is None else workers
+
+    def work(self, job: Job, task: Task, writer: Writer, held: Sequence[int]) -> Iterator[Outcome]:
+        """Refine in a pool of processes, or in this one if there are to be none."""
+        items = share(job.planned, job.journal, self.rank, job.journal.suspects())
+        if self.workers:
+            logs = _logs(job.target)
+            yield from Pool(task, self.workers, writer, logs, held).work(items)
+            return
+        worker = task.worker()
+        try:
+            yield from worker.work(items)
+        finally:
+            worker.close()
+
+
+class OnRay:
+    """Actors of a Ray cluster."""
+
+    def __init__(self, device: str, workers: int | None) -> None:
+        from simgan_aug.dataset.ray import Cluster
+
+        self.rank, self._cluster = Rank(), Cluster()
+        gpus = self._cluster.resource("GPU")
+        if device != "auto":
+            self.device = str(torch.device(device))
+        else:
+            self.device = "cuda" if gpus else str(resolve_device("cpu"))
+        on_gpu = self.device != "cpu"
+        self.threads = 4 if on_gpu else 1
+        self.workers = workers or max(1, gpus if on_gpu else self._cluster.resource("CPU"))
+
+    def work(self, job: Job, task: Task, writer: Writer, held: Sequence[int]) -> Iterator[Outcome]:
+        """Refine on the cluster."""
+        items = list(share(job.planned, job.journal, self.rank, job.journal.suspects()))
+        return self._cluster.work(task, items, self.workers, len(job.planned))
+
+
+def engine_of(name: str, device: str, workers: int | None) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        SimganAugError: it is not installed, or lacks what it must be told; there is no such device.
+    """
+    if name == "ray":
+        return OnRay(device, workers)
+    rank = Rank.of_torchrun() if name == "torchrun" else Rank()
+    return Local(rank, device, workers)
+
+
+def _logs(target: Folder) -> Path:
+    """Where workers may print: in the result, or, if that is elsewhere, a temporary folder."""
+    if isinstance(target, LocalFolder):
+        return target.path / LOGS
+    return Path(tempfile.gettempdir()) / f"simgan-aug-logs-{os.getpid()}"
