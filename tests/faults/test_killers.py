@@ -103,3 +103,15 @@ def test_an_image_that_kills_the_whole_job_is_set_aside_in_the_end(crashing):
     assert codes[0] not in (0, 3)
     assert codes[-1] == 3
     assert len(crashing.done()) == 89
+
+
+@pytest.mark.parametrize("crashing", ["a segmentation fault"], indirect=True)
+def test_an_image_that_kills_the_actors_of_ray_is_set_aside(crashing):
+    pytest.importorskip("ray", reason="the extra simgan-aug[ray]")
+    crashing.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp"}
+
+    code, said = crashing.run("--engine", "ray", "--workers", 2, "--on-error", "skip")
+
+    assert code == 3, said
+    assert "its worker died, more than once" in said
+    assert len(crashing.done()) == 89
