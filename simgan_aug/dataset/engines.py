@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -12,11 +13,11 @@ import torch
 
 from simgan_aug.coco import CocoImage
 from simgan_aug.dataset.journal import Journal, Writer
-from simgan_aug.dataset.pool import Pool
+from simgan_aug.dataset.pool import LATER, Pool
 from simgan_aug.dataset.process import Task
 from simgan_aug.dataset.ranks import Rank, share
 from simgan_aug.dataset.storage import LOGS, Folder, LocalFolder
-from simgan_aug.dataset.worker import Outcome
+from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.devices import resolve_device
 
 ENGINES = ("local", "torchrun", "ray")
@@ -69,7 +70,7 @@ class Local:
             return
         worker = task.worker()
         try:
-            yield from worker.work(items)
+            yield from worker.work(_patiently(items))
         finally:
             worker.close()
 
@@ -92,8 +93,9 @@ class OnRay:
 
     def work(self, job: Job, task: Task, writer: Writer, held: Sequence[int]) -> Iterator[Outcome]:
         """Refine on the cluster."""
-        items = list(share(job.planned, job.journal, self.rank, job.journal.suspects()))
-        return self._cluster.work(task, items, self.workers, len(job.planned))
+        items = share(job.planned, job.journal, self.rank, job.journal.suspects())
+        todo = [item for item in items if item is not None]
+        return self._cluster.work(task, todo, self.workers, len(job.planned))
 
 
 def engine_of(name: str, device: str, workers: int | None) -> Engine:
@@ -106,6 +108,14 @@ def engine_of(name: str, device: str, workers: int | None) -> Engine:
         return OnRay(device, workers)
     rank = Rank.of_torchrun() if name == "torchrun" else Rank()
     return Local(rank, device, workers)
+
+
+def _patiently(items: Iterator[Item | None]) -> Iterator[Item | None]:
+    """The same, with a pause where there is nothing now."""
+    for item in items:
+        yield item
+        if item is None:
+            time.sleep(LATER)
 
 
 def _logs(target: Folder) -> Path:

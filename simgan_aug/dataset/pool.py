@@ -24,6 +24,10 @@ HELD = 4
 FUTILE = 3
 """Workers in a row that may die before they have begun; then it is not the images."""
 
+LATER = 1.0
+"""Seconds until an iterator that had nothing is asked again."""
+
+_END = Item(-1, "")
 _PROGRAM = "from simgan_aug.dataset.process import main; main()"
 
 
@@ -50,8 +54,8 @@ class Pool:
         self._died: Counter[int] = Counter()
         self._futile = 0
 
-    def work(self, items: Iterable[Item]) -> Iterator[Outcome]:
-        """Refine images; those to be alone in a worker's hands come last.
+    def work(self, items: Iterable[Item | None]) -> Iterator[Outcome]:
+        """Refine images; those to be alone in a worker's hands come last. None: ask again later.
 
         An image that has taken `DEATHS` workers with it is a "killer". Closing the iterator waits
         for what the workers have at hand.
@@ -63,10 +67,11 @@ class Pool:
         with selectors.DefaultSelector() as selector:
             try:
                 while True:
+                    self._later = False
                     self._supply(selector)
-                    if not self._workers:
+                    if not self._workers and not self._later:
                         return
-                    for key, _ in selector.select():
+                    for key, _ in selector.select(LATER if self._later else None):
                         worker: _Process = key.data
                         yield from worker.outcomes()
                         if worker.ended:
@@ -91,13 +96,16 @@ class Pool:
         while len(self._workers) < self._count and (item := self._next(alone=True)):
             self._begin(selector).give(item)
         for worker in self._workers:
-            if not worker.held:
+            if not worker.held and not self._later:
                 worker.end()
 
     def _next(self, alone: bool) -> Item | None:
         """The next image that is, or is not, to be alone."""
-        if not self._back and (item := next(self._items, None)) is not None:
-            self._back.append(item)
+        if not self._back and not self._later:
+            item = next(self._items, _END)
+            self._later = item is None
+            if item is not None and item is not _END:
+                self._back.append(item)
         waiting = self._back or self._suspects
         return waiting.popleft() if waiting and waiting[0].alone == alone else None
 

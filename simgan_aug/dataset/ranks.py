@@ -1,8 +1,8 @@
 """The share of one process in a job: all of it, or its part among those that torchrun started.
 
 Ranks talk through the journals alone. Rank r of n takes every n-th image, from the r-th on; when it
-is through it helps the others, first with what nobody has begun, and at last, when for a while
-nothing has come of it, with what somebody has: a node may be lost.
+is through it helps the others, with what nobody has begun, and with what somebody has begun and not
+come back from for a while: a node may be lost.
 """
 
 from __future__ import annotations
@@ -23,8 +23,11 @@ from simgan_aug.errors import ConfigError
 CHUNK = 64
 """Images between two looks at what the others have done."""
 
+HELP = 16
+"""Images that are taken from others at a time."""
+
 PATIENCE = 60.0
-"""Seconds without news from the others after which what they hold counts as lost."""
+"""Seconds that an image may be in another's hands before it counts as lost."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,10 @@ class Rank:
 
 def share(
     planned: Sequence[CocoImage], journal: Journal, rank: Rank, suspects: set[int]
-) -> Iterator[Item]:
+) -> Iterator[Item | None]:
     """What a process is to refine, in order, as the journals stand when it comes to it.
+
+    None says that there is nothing now, but may be in a moment: others are still at work.
 
     Args:
         planned: all images.
@@ -91,33 +96,37 @@ def share(
                 given.add(number)
                 yield item(number)
     if rank.world > 1:
-        for number in _others(journal, rank, given, suspects):
-            given.add(number)
-            yield item(number)
+        for other in _others(journal, rank, given, suspects):
+            if other is not None:
+                given.add(other)
+            yield None if other is None else item(other)
     for number in sorted(suspects):
         if journal.state[number] == TODO:
             yield item(number)
 
 
-def _others(journal: Journal, rank: Rank, given: set[int], suspects: set[int]) -> Iterator[int]:
+def _others(
+    journal: Journal, rank: Rank, given: set[int], suspects: set[int]
+) -> Iterator[int | None]:
     """What the others have not come to, or have not come back from."""
-    heard, before = time.monotonic(), -1
+    seen: dict[int, float] = {}  # since when an image has been in somebody's hands
+
+    def free(number: int) -> bool:
+        if journal.state[number] != TODO or number in given or number in suspects:
+            return False
+        if journal.claims[number] <= 0:
+            return True
+        return time.monotonic() - seen.setdefault(number, time.monotonic()) > PATIENCE
+
     while True:
         journal.refresh()
-        left = [
-            number
-            for number, state in enumerate(journal.state)
-            if state == TODO and number not in given and number not in suspects
-        ]
-        if not left:
+        left = [n for n, state in enumerate(journal.state) if state == TODO]
+        if not any(n not in given and n not in suspects for n in left):
             return
-        if len(left) != before:
-            heard, before = time.monotonic(), len(left)
-        fresh = [number for number in left if journal.claims[number] <= 0]
-        if time.monotonic() - heard > PATIENCE:
-            fresh = left
-        if not fresh:
-            time.sleep(1)
-            continue
-        start = len(fresh) * rank.number // rank.world  # each from another place
-        yield from (fresh[start:] + fresh[:start])[:CHUNK]
+        wanted = [number for number in left if free(number)]
+        start = len(wanted) * rank.number // rank.world  # each from another place
+        for number in (wanted[start:] + wanted[:start])[:HELP]:
+            if free(number):  # still
+                yield number
+        if not wanted:
+            yield None

@@ -24,19 +24,23 @@ def spliced(path: Path, rename: Rename | None) -> Iterator[bytes]:
         DataError: it cannot be read, or, with `rename`, is no UTF-8 JSON object.
     """
     with coco.opened(path) as text:
-        at = 0
         try:
-            for start, stop in _names(text) if rename is not None else ():
-                assert rename is not None
-                token = bytes(text[start:stop])
-                yield from _parts(text, at, start)
-                yield renamed(token, rename)
-                at = stop
+            yield from spliced_text(text, rename)
         except spans.ScanError as error:
             raise DataError(
                 f"{path}: cannot change its file_name endings: {error}; keep the format instead"
             ) from None
-        yield from _parts(text, at, len(text))
+
+
+def spliced_text(text: spans.Text, rename: Rename | None) -> Iterator[bytes]:
+    """The same of a text; a `ScanError` if it is none."""
+    at = 0
+    for start, stop in _names(text) if rename is not None else ():
+        assert rename is not None
+        yield from _parts(text, at, start)
+        yield renamed(bytes(text[start:stop]), rename)
+        at = stop
+    yield from _parts(text, at, len(text))
 
 
 def renamed(token: bytes, rename: Rename) -> bytes:
