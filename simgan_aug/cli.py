@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the work failed (a loss is not finite, the disk is full, a
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shlex
 import sys
@@ -281,6 +282,8 @@ def main(arguments: list[str] | None = None) -> int:
     from simgan_aug.progress import Interrupted
 
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return int(cli.main(args=arguments, prog_name="simgan-aug", standalone_mode=False) or 0)
     except click.ClickException as error:

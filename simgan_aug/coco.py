@@ -167,7 +167,7 @@ def missing_of(names: Iterable[str], folder: Path) -> list[str]:
             name
             for name in wanted
             if (name[len(parent) + bool(parent) :] not in plain or "\\" in name)
-            and not inside(folder, name).is_file()
+            and not os.path.isfile(inside(folder, name))  # False also for a name too long
         ]
     return missing
 
@@ -189,7 +189,7 @@ def check_size(image: CocoImage, height: int, width: int) -> None:
         ImageError: says both sizes.
     """
     stated = (image.width or width, image.height or height)
-    if (round(stated[0]), round(stated[1])) != (width, height):
+    if not all(abs(said - side) <= 0.5 for said, side in zip(stated, (width, height), strict=True)):
         raise ImageError(
             f"{image.file_name}: is {width}x{height}, the annotations say "
             f"{stated[0]:g}x{stated[1]:g}"

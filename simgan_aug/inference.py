@@ -140,6 +140,7 @@ class ImageRefiner:
             for rows in self._rows(colour)
         ]
         change = parts[0] if len(parts) == 1 else torch.cat([colour[:0], *parts])
+        del colour, parts  # of an 8K image each is 400 MB
         return pixels.add(change.mul_(change.new_tensor(strengths)[:, None, None, None]))
 
     @torch.no_grad()  # not inference_mode: a task network trains on what we return

@@ -81,10 +81,10 @@ class Pixels:
             # No einsum, which a host's autocast would compute in bf16.
             change = (change * change.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
         working = torch.float64 if self._native.dtype == torch.float64 else torch.float32
-        colour = self._native[:, : self._colours].to(working)
-        colour = torch.add(colour, change.to(colour), alpha=self._scale).clamp_(0, self._scale)
+        colour = self._native[:, : self._colours].to(working, copy=True)
+        colour.add_(change.to(colour), alpha=self._scale).clamp_(0, self._scale)
         if not self._native.dtype.is_floating_point:
-            colour = colour.round_()
+            colour.round_()
         colour = colour.to(self._native.dtype)
         alpha = self._native[:, self._colours :]
         whole = torch.cat([colour, alpha], dim=1) if alpha.shape[1] else colour

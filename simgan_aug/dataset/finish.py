@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
+from simgan_aug.dataset.journal import DONE, FAILED, Line, prefix_of, read_lines
 from simgan_aug.dataset.plan import INFO, REPORT
 from simgan_aug.dataset.splice import Rename, spliced
-from simgan_aug.dataset.storage import Folder, folder_of, sha256, sha256_of
-from simgan_aug.dataset.worker import IMAGES
+from simgan_aug.dataset.storage import IMAGES, Folder, folder_of, sha256, sha256_of
 from simgan_aug.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def finish(job: RefineJob) -> None:
     copied = {line.name for line in settled.failed if line.output}
 
     def rename(name: str) -> str:
-        return name if name in copied else job.settings.output(name)
+        return name if name in copied else job.settings.renamed(name)
 
     change: Rename | None = None if job.settings.format == "keep" else rename
     hashes = {}
@@ -79,11 +79,16 @@ def finish(job: RefineJob) -> None:
             line.name: line.error + ("; copied as it is" if line.output else "; left out")
             for line in settled.failed
         },
+        "copied": sorted(copied),
         "notes": dict(sorted(settled.notes.items())),
         "annotations": hashes,
     }
-    job.target.write(REPORT, (json.dumps(report, indent=2) + "\n").encode(), sync=True)
+    if _read_json(job.target, REPORT) != report:
+        content = (json.dumps(report, indent=2) + "\n").encode()
+        job.target.write(REPORT, content, sync=True)
     for name, path in job.annotations.items():
+        if job.target.size(name) is not None and sha256(job.target, name) == hashes[name]:
+            continue
         expected = job.info["annotations"][name]
         job.target.write(name, _checked(path, change, expected), sync=True)
     job.target.sync(job.annotations)
@@ -157,41 +162,63 @@ class Verification:
         """Images of the job."""
         report = _read_json(self._folder, REPORT)
         self._annotations: dict[str, str] = report.get("annotations", {})
+        self._copied = set(report.get("copied", ()))
         self._missing = {name: "missing" for name in {*info["annotations"]} - {*self._annotations}}
 
     def run(self) -> Iterator[str]:
         """Look at each file; yields its name. Then `verdict` says what was found."""
         wrong, failed, settled = dict(self._missing), dict[int, Line](), bytearray(self.count)
         looked: set[str] = set()
-        for name, digest in self._expected(failed, settled):
+        for name, digests in self._expected(failed, settled):
             if name in looked:
                 continue
             looked.add(name)
             try:
-                if sha256(self._folder, name) != digest:
+                if sha256(self._folder, name) not in digests:
                     wrong[name] = "changed"
             except OSError:
                 wrong[name] = "missing"
             yield name
-        left = self.count - sum(settled[n] or n in failed for n in range(self.count))
+        left = self.count - sum(bool(settled[n]) or n in failed for n in range(self.count))
         unknown = [name for name in self._folder.names(IMAGES) if name not in looked]
         reasons = {line.name: line.error for n, line in sorted(failed.items()) if not settled[n]}
         self.verdict = Verdict(len(looked), wrong, left, reasons, unknown)
 
-    def _expected(self, failed: dict[int, Line], settled: bytearray) -> Iterator[tuple[str, str]]:
-        """Files and their hashes; fills in which images are done, and which have failed."""
+    def _expected(
+        self, failed: dict[int, Line], settled: bytearray
+    ) -> Iterator[tuple[str, Collection[str]]]:
+        """Files and the hashes they may have; fills in which images are done, which failed."""
+        several = self._several()
+        copies: dict[str, set[str]] = {}
         for line in read_lines(self._folder):
-            if line.done is not None:
+            if line.done is not None and 0 <= line.done < self.count:
                 settled[line.done] = 1
-                yield line.output, line.sha256
+                yield line.output, several.get(line.output, (line.sha256,))
             elif line.failed is not None:
                 failed[line.failed] = line
+                if line.output and line.name in self._copied:
+                    copies.setdefault(line.output, set()).add(line.sha256)
             elif line.mask is not None:
-                yield line.mask, line.sha256
-        for number, line in failed.items():
-            if line.output and not settled[number]:
-                yield line.output, line.sha256
-        yield from self._annotations.items()
+                yield line.mask, (line.sha256,)
+        yield from copies.items()
+        yield from ((name, (digest,)) for name, digest in self._annotations.items())
+
+    def _several(self) -> dict[str, set[str]]:
+        """Files that have been written more than once, to other bytes: as on a GPU they may be."""
+        first, several = array("Q", bytes(8 * self.count)), dict[str, set[str]]()
+        for again in (False, True):  # the second time with what the first has found
+            for line in read_lines(self._folder):
+                if line.done is None or not 0 <= line.done < self.count:
+                    continue
+                prefix = prefix_of(line.sha256)
+                if again and line.output in several:
+                    several[line.output].add(line.sha256)
+                elif not again and first[line.done] not in (0, prefix):
+                    several[line.output] = set()
+                first[line.done] = first[line.done] or prefix
+            if not several:
+                break
+        return several
 
 
 def _read_json(folder: Folder, name: str) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class RefineJob:
             raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
         if workers is not None and workers < (engine == "ray"):
             raise ConfigError(f"workers must be {int(engine == 'ray')} or more, got {workers}")
-        _check_places(images, out)
+        _check_places(annotations, images, out)
         self.source, self.target = folder_of(images), folder_of(out)
         self.annotations = by_name(annotations)
         self.planned = planned(annotations, self.settings)
@@ -128,19 +128,22 @@ class RefineJob:
             OutputError: a file cannot be written, or another job is at work.
         """
         with self._locked() as held:
-            self.target.write(INFO, _json(self.info), sync=True)
+            if not self._check_out():  # anew: another job may have begun since the last look
+                self.target.write(INFO, _json(self.info), sync=True)
             self.journal.refresh()
             writer = Writer(self.target)
             try:
                 self.journal.mend(writer)
                 if self.remaining():  # of a run that had set images aside, which are to do again
-                    for name in self.annotations:
+                    for name in [*self.annotations, *self.journal.outdated()]:
                         self.target.remove(name)
-                for number, error in self.journal.killers().items():
-                    yield self._killer(number, error, writer)
+                if self.settings.on_error != "stop":  # then they may have been mended since
+                    for number, error in self.journal.killers().items():
+                        yield self._killer(number, error, writer)
                 for outcome in self.engine.work(self, self._task, writer, held):
                     yield self._counted(outcome, writer)
-                copy_masks(self.masks, self.target, writer)
+                self.journal.refresh()
+                copy_masks(self.masks, self.target, writer, self.journal.masks)
             finally:
                 writer.close()
             if left := len(self.remaining()):
@@ -199,7 +202,8 @@ class RefineJob:
                 "--on-error skip"
             )
 
-    def _check_out(self) -> None:
+    def _check_out(self) -> bool:
+        """Reject a result of something else; returns whether it has been begun."""
         try:
             before = json.loads(b"".join(self.target.parts(INFO)))
         except (OSError, ValueError):
@@ -209,11 +213,13 @@ class RefineJob:
                 raise ConfigError(
                     f"{self.target} is not empty and holds no refine run; choose another --out"
                 )
-        elif changed := differences(before, self.info):
+            return False
+        if changed := differences(before, self.info):
             raise ConfigError(
                 f"{self.target} was begun with another refiner, other annotations or settings "
                 f"({', '.join(changed)}); choose another --out"
             )
+        return True
 
 
 def refine(
@@ -231,8 +237,13 @@ def refine(
     return job.summary(time.monotonic() - began)
 
 
-def _check_places(images: Path | str, out: Path | str) -> None:
+def _check_places(annotations: Sequence[Path], images: Path | str, out: Path | str) -> None:
     """Reject a result that would lie in its input, or where nothing can be written."""
+    for path in annotations if not is_address(out) else ():
+        if path.resolve().is_relative_to(Path(out).resolve()):
+            raise ConfigError(
+                f"{path} lies in {out}; the input is never changed: choose an --out apart from it"
+            )
     if is_address(images) or is_address(out):
         here, there = (f"{str(place).rstrip('/')}/" for place in (images, out))
         if here.startswith(there) or there.startswith(here):

@@ -19,6 +19,7 @@ import os
 import platform
 import secrets
 import threading
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -114,25 +115,30 @@ class Journal:
     """
 
     def __init__(self, folder: Folder, count: int, policy: str) -> None:
-        self._folder, self._policy = folder, policy
+        self._folder, self._policy, self._count = folder, policy, count
         self._offsets: dict[str, int] = {}
-        self._tails: dict[str, list[Line]] = {}  # of a file: done since it was last flushed
-        self._durable = bytearray(count)
+        self._tails: dict[str, list[Line]] = {}  # of a file: written since it was last flushed
+        self._flushed = array("Q", bytes(8 * count))  # of each image, what hash the disk has
         self.state = bytearray(count)
         """Of each image: TODO, DONE or FAILED."""
+        self.copies: dict[int, str] = {}
+        """Images that have been copied as they are, and to where."""
+        self.masks: set[str] = set()
+        """Other files of the result that are there."""
         self.claims: Counter[int] = Counter()
         """Claims that nobody has closed."""
         self.lone_claims: Counter[int] = Counter()
         """Those of them under which an image was alone in a worker's hands."""
         self.deaths: dict[int, str] = {}
-        """Images that have taken workers with them often enough, and how."""
+        """Images that have taken workers with them, and how."""
         self._died: Counter[int] = Counter()
 
     def refresh(self) -> None:
         """Read what has been appended since."""
         for name in self._folder.names(JOURNAL):
             for line in self._news(name):
-                self._apply(line, self._tails.setdefault(name, []))
+                if all(0 <= number < self._count for number in _numbers(line)):
+                    self._apply(line, self._tails.setdefault(name, []))
 
     def mend(self, writer: Writer) -> int:
         """Hold files that no flush covers, as a power cut leaves them, against their hashes.
@@ -142,20 +148,25 @@ class Journal:
         """
         lost = 0
         for line in (line for tail in self._tails.values() for line in tail):
-            number = line.done if line.done is not None else line.failed
-            assert number is not None
-            if self._durable[number]:
+            number, state = (line.done, DONE) if line.done is not None else (line.failed, FAILED)
+            if number is None or self.state[number] != state:
                 continue
-            if self._folder.size(line.output) == line.size and (
-                sha256(self._folder, line.output) == line.sha256
-            ):
+            flushed = self._flushed[number] if state == DONE else 0
+            if flushed == prefix_of(line.sha256):
+                continue
+            digest = self._digest(line.output)
+            if digest == line.sha256:
                 writer.add(**msgspec.to_builtins(line))
-            elif self.state[number] != TODO:
+            elif not flushed or prefix_of(digest) != flushed:
                 self.state[number] = TODO
                 lost += 1
         writer.sync()
         self._tails.clear()
         return lost
+
+    def outdated(self) -> list[str]:
+        """Copies of images that are now to be done again."""
+        return [output for number, output in self.copies.items() if self.state[number] == TODO]
 
     def suspects(self) -> set[int]:
         """Images to do that may kill their worker: begun, and never heard of again."""
@@ -175,11 +186,17 @@ class Journal:
             self._offsets[name] = self._offsets.get(name, 0) + len(content)
             yield from parsed(content)
 
+    def _digest(self, name: str) -> str:
+        try:
+            return sha256(self._folder, name)
+        except OSError:
+            return ""
+
     def _apply(self, line: Line, tail: list[Line]) -> None:
         if line.synced:
             for covered in tail:
-                number = covered.done if covered.done is not None else covered.failed
-                self._durable[number or 0] = 1
+                if covered.done is not None:
+                    self._flushed[covered.done] = prefix_of(covered.sha256)
             tail.clear()
         if line.claim is not None:
             self.claims[line.claim] += 1
@@ -191,12 +208,31 @@ class Journal:
             if number is not None:
                 self.claims.pop(number, None)
                 self.lone_claims.pop(number, None)
-        if line.done is not None:
-            self.state[line.done] = DONE
-        if line.failed is not None and self.state[line.failed] == TODO:
-            self.state[line.failed] = FAILED if line.policy == self._policy else TODO
+        if line.mask is not None:
+            self.masks.add(line.mask)
+        self._settle(line)
         if line.output:
             tail.append(line)
+
+    def _settle(self, line: Line) -> None:
+        if line.done is not None:
+            self.state[line.done] = DONE
+        if line.failed is not None and self.state[line.failed] != DONE:
+            if line.output:
+                self.copies[line.failed] = line.output
+            if line.policy == self._policy:
+                self.state[line.failed] = FAILED
+
+
+def _numbers(line: Line) -> list[int]:
+    """The images that a line speaks of."""
+    named = (line.claim, line.done, line.failed, line.left, line.died)
+    return [number for number in named if number is not None]
+
+
+def prefix_of(digest: str) -> int:
+    """A hash as a number of 64 bits, never 0; 0 if there is none."""
+    return int(digest[:16], 16) or 1 if digest else 0
 
 
 def parsed(content: bytes) -> Iterator[Line]:
@@ -204,10 +240,10 @@ def parsed(content: bytes) -> Iterator[Line]:
     for raw in content.splitlines():
         try:
             yield _DECODER.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             try:  # a lone surrogate in a name
                 yield msgspec.convert(json.loads(raw), Line)
-            except (ValueError, msgspec.ValidationError):
+            except (ValueError, RecursionError, msgspec.ValidationError):
                 continue
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from simgan_aug.dataset.journal import Writer
-from simgan_aug.dataset.plan import panoptic_masks
+from simgan_aug.dataset.plan import RESERVED, panoptic_masks
 from simgan_aug.dataset.storage import Folder, LocalFolder, sha256
-from simgan_aug.errors import DataError
+from simgan_aug.errors import ConfigError, DataError
 
 Masks = dict[str, tuple[LocalFolder, str]]
 """By the name in the result: the folder and the name there."""
@@ -23,6 +23,7 @@ def find_masks(annotations: Mapping[str, Path], panoptic: Path | None) -> Masks:
 
     Raises:
         DataError: not all of them are there.
+        ConfigError: their folder would have a name that the job needs for itself.
     """
     found = {}
     for name, path in annotations.items():
@@ -34,18 +35,22 @@ def find_masks(annotations: Mapping[str, Path], panoptic: Path | None) -> Masks:
                 "--panoptic where they are"
             )
         below = Path(name).with_suffix("").name
+        if wanted and below in RESERVED:
+            raise ConfigError(
+                f"the PNG files of {name} would be written to {below}, which the job needs for "
+                "itself; rename it"
+            )
         found.update({f"{below}/{mask}": (folder, mask) for mask in wanted})
     return found
 
 
-def copy_masks(masks: Masks, target: Folder, writer: Writer) -> None:
-    """Copy those that are not there yet.
+def copy_masks(masks: Masks, target: Folder, writer: Writer, present: Collection[str]) -> None:
+    """Copy those of which the journals do not say that they are there.
 
     Raises:
         OutputError: one cannot be written.
     """
     for output, (folder, name) in masks.items():
-        size = folder.size(name)
-        if target.size(output) != size:
+        if output not in present:
             target.write(output, folder.parts(name), sync=True)
-            writer.add(mask=output, sha256=sha256(folder, name), size=size)
+            writer.add(mask=output, sha256=sha256(folder, name), size=folder.size(name))

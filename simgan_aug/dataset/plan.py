@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import posixpath
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,18 @@ from typing import Any
 import msgspec
 
 from simgan_aug import coco
+from simgan_aug.dataset.storage import IMAGES, STATE
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.imagefile import MAX_PIXELS, suffixed
 
 INFO, REPORT = "run.json", "report.json"
 """Files that a job writes beside the annotations: what it is, and what came of it."""
+
+RESERVED = (INFO, REPORT, IMAGES, STATE)
+"""Names in a result that no annotation file, nor its folder, may have."""
+
+MAX_NAME = 255
+"""Bytes of a file's name, in all common file systems."""
 
 FORMATS = ("keep", "png", "jpeg", "webp")
 POLICIES = ("stop", "copy", "skip")
@@ -75,9 +83,13 @@ class Settings:
         """Those under which an image may fail; under others it is tried again."""
         return f"{self.on_error} {self.allow_size_mismatch} {self.max_pixels}"
 
-    def output(self, name: str) -> str:
-        """The name under which a refined image is written."""
+    def renamed(self, name: str) -> str:
+        """The `file_name` of a refined image."""
         return name if self.format == "keep" else suffixed(name, self.format.upper())
+
+    def output(self, name: str) -> str:
+        """The file of a refined image, from the result's folder on."""
+        return posixpath.normpath(f"{IMAGES}/{self.renamed(name)}")
 
     def seed_of(self, name: str) -> int:
         """What draws an image's noise and reference photo: its place in the folder decides."""
@@ -96,32 +108,57 @@ def planned(annotations: Sequence[Path], settings: Settings) -> list[coco.CocoIm
     for path in annotations:
         for image in coco.read_images(path):
             other = listed.setdefault(image.file_name, image)
-            if _size(other) != _size(image) and not settings.allow_size_mismatch:
-                raise DataError(
-                    f"{image.file_name}: listed as {_size(other)} and, in {path}, as "
-                    f"{_size(image)}; one of them is wrong (or: allow a size mismatch)"
-                )
+            if other is not image and not settings.allow_size_mismatch:
+                listed[image.file_name] = _agreed(other, image, path)
     if not listed:
         raise DataError(f"{', '.join(map(str, annotations))}: no images listed")
     _check_distinct(listed, settings)
     return list(listed.values())
 
 
+def _agreed(one: coco.CocoImage, other: coco.CocoImage, path: Path) -> coco.CocoImage:
+    """Two entries of one image, of which one may not say its size."""
+    for mine, its in ((one.width, other.width), (one.height, other.height)):
+        if mine != its and None not in (mine, its):
+            raise DataError(
+                f"{one.file_name}: listed as {_size(one)} and, in {path}, as {_size(other)}; one "
+                "of them is wrong (or: --allow-size-mismatch)"
+            )
+    return other if None in (one.width, one.height) else one
+
+
 def _size(image: coco.CocoImage) -> str:
-    return f"{image.width}x{image.height}".replace(".0", "")
+    return f"{image.width or 0:g}x{image.height or 0:g}"
 
 
 def _check_distinct(names: Iterable[str], settings: Settings) -> None:
     """Two names of one file, such as a.png and ./a.png, or a.jpg and a.bmp that become a.png."""
     taken: dict[str, str] = {}
     for name in names:
-        output = posixpath.normpath(settings.output(name))
+        output = settings.output(name)
         if output in taken:
             raise DataError(
-                f"{taken[output]!r} and {name!r} would both be written to images/{output}; "
-                "rename one of them"
+                f"{taken[output]!r} and {name!r} would both be written to {output}; rename one"
             )
         taken[output] = name
+    folders = {folder for name in {posixpath.dirname(o) for o in taken} for folder in _above(name)}
+    for folder in folders & taken.keys():
+        raise DataError(
+            f"{taken[folder]!r} would be written to {folder}, which is a folder of other images; "
+            "rename one"
+        )
+    if settings.format == "keep":
+        return
+    for output, name in taken.items():
+        if len(os.fsencode(posixpath.basename(output))) > MAX_NAME:
+            raise DataError(f"{name!r} is too long for its new ending; rename it")
+
+
+def _above(folder: str) -> Iterator[str]:
+    """A folder and those above it."""
+    while folder:
+        yield folder
+        folder = posixpath.dirname(folder)
 
 
 def by_name(annotations: Sequence[Path]) -> dict[str, Path]:
@@ -135,7 +172,7 @@ def by_name(annotations: Sequence[Path]) -> dict[str, Path]:
         raise ConfigError(
             "two annotation files have the same name; they would overwrite each other in --out"
         )
-    for name in (INFO, REPORT, "images"):
+    for name in RESERVED:
         if name in named:
             raise ConfigError(
                 f"an annotation file is named {name}, which the job needs for itself; rename it"

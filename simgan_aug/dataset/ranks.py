@@ -124,7 +124,9 @@ def _others(
         if not any(n not in given and n not in suspects for n in left):
             return
         wanted = [number for number in left if free(number)]
-        start = len(wanted) * rank.number // rank.world  # each from another place
+        # Each another part, from the far end on, where those whose share it is come last.
+        wanted.reverse()
+        start = HELP * rank.number % max(1, len(wanted))
         for number in (wanted[start:] + wanted[:start])[:HELP]:
             if free(number):  # still
                 yield number

@@ -49,11 +49,13 @@ def renamed(token: bytes, rename: Rename) -> bytes:
     new = rename(old)
     if new == old:
         return token
+    if new.startswith(old):
+        return token[:-1] + json.dumps(new[len(old) :])[1:].encode()
     stem, dot, ending = old.rpartition(".")
     raw_ending = ending.encode("utf-8", "surrogatepass") + b'"'
     if dot and new.startswith(stem + dot) and token.endswith(b"." + raw_ending):
         return token[: -len(raw_ending)] + json.dumps(new[len(stem) + 1 :])[1:].encode()
-    return json.dumps(new, ensure_ascii=token.isascii()).encode("utf-8", "surrogatepass")
+    return json.dumps(new).encode()
 
 
 def _names(text: spans.Text) -> Iterator[spans.Span]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -16,6 +17,9 @@ from simgan_aug.imagefile import MAX_BYTES
 
 STATE = ".simgan"
 """Sub-folder of a result for what a job must remember."""
+
+IMAGES = "images"
+"""Sub-folder of a result for its images."""
 
 SCRATCH = f"{STATE}/tmp"
 JOURNAL = f"{STATE}/journal"
@@ -89,11 +93,12 @@ class LocalFolder:
         """A file's bytes."""
         path = coco.inside(self.path, name)
         try:
-            with path.open("rb") as file:
-                size = os.fstat(file.fileno()).st_size
-                if size > MAX_BYTES:
-                    raise ImageError(f"{path}: {size:,} bytes are too many for an image")
-                return file.read()
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, for ever
+                raise ImageError(f"{path}: is no regular file")
+            if status.st_size > MAX_BYTES:
+                raise ImageError(f"{path}: {status.st_size:,} bytes are too many for an image")
+            return path.read_bytes()
         except FileNotFoundError:
             raise ImageError(f"{path}: no such image file") from None
         except OSError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import posixpath
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,13 +15,10 @@ from typing import NamedTuple
 from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
 from simgan_aug.dataset.plan import Settings
-from simgan_aug.dataset.storage import Folder
+from simgan_aug.dataset.storage import IMAGES, Folder
 from simgan_aug.errors import DataError, ImageError, OutputError
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
-
-IMAGES = "images"
-"""Sub-folder of a result that holds its images."""
 
 ROOM = 2**25
 """Pixels of the images that a worker holds at once; a larger image is alone."""
@@ -39,7 +38,8 @@ class Item(NamedTuple):
     @property
     def pixels(self) -> int:
         """As the annotations say."""
-        return round((self.width or 0) * (self.height or 0))
+        size = (self.width or 0) * (self.height or 0)
+        return round(size) if math.isfinite(size) else 0
 
 
 @dataclass(frozen=True)
@@ -201,10 +201,7 @@ class Worker:
             )
         except ImageError as error:
             raise ImageError(f"{self._source}/{work.item.name}: {error}") from None
-        output = f"{IMAGES}/{self._settings.output(work.item.name)}"
-        written = _write(self._target, output, content)
-        if not kept and output != (copy := f"{IMAGES}/{work.item.name}"):
-            self._target.remove(copy)  # which an earlier run may have made when it failed
+        written = _write(self._target, self._settings.output(work.item.name), content)
         self._journal.add(
             done=work.item.number,
             name=work.item.name,
@@ -252,7 +249,8 @@ def set_aside(
     written: dict[str, str | int] = {}
     if settings.on_error == "copy":
         try:
-            written = _write(target, f"{IMAGES}/{item.name}", source.read(item.name))
+            copy = posixpath.normpath(f"{IMAGES}/{item.name}")
+            written = _write(target, copy, source.read(item.name))
         except DataError as unreadable:
             error = error if str(unreadable) == error else f"{error}; nor copied: {unreadable}"
     journal.add(failed=item.number, name=item.name, error=error, policy=settings.policy, **written)
