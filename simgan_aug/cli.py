@@ -22,7 +22,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simgan_aug.errors import ConfigError, OutputError, SimganAugError, TrainingError
+from simgan_aug.errors import (
+    ConfigError,
+    OutputError,
+    SimganAugError,
+    TrainingError,
+    is_out_of_memory,
+)
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -147,8 +153,9 @@ def refine(
     The images land in OUT/images, each annotation file in OUT, last of all. The same command
     after an interruption, however rude, goes on.
 
-    Exit codes: 0 all refined; 3 done, but images were set aside (see OUT/report.json); 1 the work
-    failed, or --verify found damage; 2 a mistake that you can mend; 130 interrupted.
+    Exit codes: 0 all refined; 3 done, but images were set aside (see OUT/report.json; under
+    torchrun it is 0); 1 the work failed, or --verify found damage; 2 a mistake that you can mend;
+    130 interrupted.
     """
     if verify is not None:
         return _verify(verify)
@@ -178,7 +185,8 @@ def refine(
     for name in job.annotations:
         how = "byte for byte" if options["format"] == "keep" else "with other file_name endings"
         click.echo(f"annotations, {how}: {out}/{name}")
-    return 3 if summary.failed else 0
+    shared = job.engine.rank.world > 1  # torchrun would take any other code for a failed rank
+    return 3 if summary.failed and not shared else 0
 
 
 @cli.command()
@@ -302,7 +310,7 @@ def main(arguments: list[str] | None = None) -> int:
         click.echo(f"error: {error.filename or 'the system'}: {error.strerror or error}", err=True)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if not isinstance(error, MemoryError) and "memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         click.echo(f"error: out of memory: {MEMORY_ADVICE}", err=True)
         return 1
@@ -331,7 +339,7 @@ def _show_summary(summary: Any, out: Path | str) -> None:
 
 def _verify(out: Path | str) -> int:
     """Hold a result against its hashes; returns the exit code."""
-    from simgan_aug.dataset.finish import Verification
+    from simgan_aug.dataset.verify import Verification
     from simgan_aug.progress import track
 
     check = Verification(out)

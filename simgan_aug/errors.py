@@ -53,6 +53,12 @@ class DependencyError(SimganAugError, ImportError):
     """An optional library is not installed, or does not go with what is."""
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, as Python, torch on a GPU or torch on a CPU say it."""
+    said = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError) or said
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The tail of a message about an unknown name: the known names, and the nearest of them."""
     names = sorted(known)

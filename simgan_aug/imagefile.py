@@ -6,6 +6,7 @@ import contextlib
 import io
 import itertools
 import os
+import stat
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,19 +61,31 @@ def read_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
     Raises:
         ImageError: the file is missing, longer than `MAX_BYTES`, or refused by `decode_image`.
     """
+    return decode_image(content_of(path), str(path), max_pixels)
+
+
+def content_of(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of an image file.
+
+    Raises:
+        ImageError: the file is missing, unreadable, longer than `MAX_BYTES`, or no regular file.
+    """
     try:
-        length = os.stat(path).st_size
-        content = Path(path).read_bytes() if length <= MAX_BYTES else b""
+        status = os.stat(path)
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_BYTES:
+            return Path(path).read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such image file") from None
     except (OSError, ValueError) as error:  # a NUL in a name is a ValueError
         raise ImageError(f"{path}: {_UNREADABLE}: {error}") from None
-    if length > MAX_BYTES:
-        raise ImageError(
-            f"{path}: expected a file of at most {MAX_BYTES:,} bytes, got {length:,}; "
-            "convert it to a smaller image"
-        )
-    return decode_image(content, str(path), max_pixels)
+    if stat.S_ISDIR(status.st_mode):
+        raise ImageError(f"{path}: is a directory, not an image file")
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, for ever
+        raise ImageError(f"{path}: is no regular file")
+    raise ImageError(
+        f"{path}: expected a file of at most {MAX_BYTES:,} bytes, got {status.st_size:,}; "
+        "convert it to a smaller image"
+    )
 
 
 def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:

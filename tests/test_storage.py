@@ -91,7 +91,7 @@ def test_a_missing_image_is_an_error_with_its_path(folder):
 def test_a_folder_in_place_of_an_image_is_an_error(folder):
     folder.write("a.png/b", b"")
 
-    with pytest.raises(ImageError, match=r"a\.png: is no regular file"):
+    with pytest.raises(ImageError, match=r"a\.png: is a directory"):
         folder.read("a.png")
 
 

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
-
-import torch
 
 from simgan_aug.coco import CocoImage
 from simgan_aug.dataset.journal import Journal, Writer
@@ -18,7 +15,7 @@ from simgan_aug.dataset.process import Task
 from simgan_aug.dataset.ranks import Rank, share
 from simgan_aug.dataset.storage import LOGS, Folder, LocalFolder
 from simgan_aug.dataset.worker import Item, Outcome
-from simgan_aug.devices import resolve_device
+from simgan_aug.errors import ConfigError
 
 ENGINES = ("local", "torchrun", "ray")
 
@@ -83,10 +80,12 @@ class OnRay:
 
         self.rank, self._cluster = Rank(), Cluster()
         gpus = self._cluster.resource("GPU")
-        if device != "auto":
-            self.device = str(torch.device(device))
-        else:
-            self.device = "cuda" if gpus else str(resolve_device("cpu"))
+        if device not in ("auto", "cpu", "cuda") or (device == "cuda" and not gpus):
+            raise ConfigError(
+                f"on Ray the device must be 'auto', 'cpu' or, where the cluster has GPUs, 'cuda'; "
+                f"got {device!r}, and the cluster has {gpus} GPUs"
+            )
+        self.device = ("cuda" if gpus else "cpu") if device == "auto" else device
         on_gpu = self.device != "cpu"
         self.threads = 4 if on_gpu else 1
         self.workers = workers or max(1, gpus if on_gpu else self._cluster.resource("CPU"))
@@ -122,4 +121,4 @@ def _logs(target: Folder) -> Path:
     """Where workers may print: in the result, or, if that is elsewhere, a temporary folder."""
     if isinstance(target, LocalFolder):
         return target.path / LOGS
-    return Path(tempfile.gettempdir()) / f"simgan-aug-logs-{os.getpid()}"
+    return Path(tempfile.mkdtemp(prefix="simgan-aug-logs-"))

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from simgan_aug import checkpoint
 from simgan_aug.dataset import lock
 from simgan_aug.dataset.engines import ENGINES, engine_of
 from simgan_aug.dataset.finish import Summary, finish
@@ -27,7 +28,15 @@ from simgan_aug.dataset.journal import TODO, Journal, Writer
 from simgan_aug.dataset.masks import copy_masks, find_masks
 from simgan_aug.dataset.plan import INFO, Settings, by_name, differences, planned
 from simgan_aug.dataset.process import Task
-from simgan_aug.dataset.storage import SCRATCH, STATE, LocalFolder, folder_of, is_address, sha256_of
+from simgan_aug.dataset.storage import (
+    IMAGES,
+    SCRATCH,
+    STATE,
+    LocalFolder,
+    folder_of,
+    is_address,
+    sha256_of,
+)
 from simgan_aug.dataset.worker import Item, Outcome, set_aside
 from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
 from simgan_aug.folders import check_apart, check_writable
@@ -41,7 +50,7 @@ class RefineJob:
         annotations: COCO files; they may share images. Their base names must differ.
         images: folder that `file_name`s are relative to, or its address in an object store
             ("s3://..."); it is only read.
-        refiner: checkpoint.
+        refiner: checkpoint, or the name under which a plugin ships one.
         out: folder of the result, or its address, apart from `images`; new, empty, or of an
             interrupted run of the same job.
         workers: processes that refine; 0: this one; None: one a GPU, else one a core.
@@ -78,10 +87,13 @@ class RefineJob:
         _check_places(annotations, images, out)
         self.source, self.target = folder_of(images), folder_of(out)
         self.annotations = by_name(annotations)
-        self.planned = planned(annotations, self.settings)
+        self.planned = planned([*self.annotations.values()], self.settings)
         self._check_present()
         self.masks = find_masks(self.annotations, panoptic)
+        for folder in {folder.path for folder, _ in self.masks.values()}:
+            _check_apart(folder, out)
         self.engine = engine_of(engine, device, workers)
+        refiner = Path(checkpoint.locate(refiner))
         loaded = ImageRefiner.load(refiner, "cpu")  # to know now that it can be
         self.info: dict[str, Any] = {
             "annotations": {name: sha256_of(path) for name, path in self.annotations.items()},
@@ -128,8 +140,7 @@ class RefineJob:
             OutputError: a file cannot be written, or another job is at work.
         """
         with self._locked() as held:
-            if not self._check_out():  # anew: another job may have begun since the last look
-                self.target.write(INFO, _json(self.info), sync=True)
+            self._begin()
             self.journal.refresh()
             writer = Writer(self.target)
             try:
@@ -140,6 +151,7 @@ class RefineJob:
                 if self.settings.on_error != "stop":  # then they may have been mended since
                     for number, error in self.journal.killers().items():
                         yield self._killer(number, error, writer)
+                    self.journal.refresh()
                 for outcome in self.engine.work(self, self._task, writer, held):
                     yield self._counted(outcome, writer)
                 self.journal.refresh()
@@ -152,6 +164,14 @@ class RefineJob:
                     "have died; run the same command again"
                 )
             finish(self)
+
+    def _begin(self) -> None:
+        """Write what the job is, if no other has done so since the last look."""
+        with contextlib.ExitStack() as alone:
+            if isinstance(self.target, LocalFolder):
+                alone.enter_context(lock.held(self.target.path / STATE / "begin", shared=False))
+            if not self._check_out():
+                self.target.write(INFO, _json(self.info), sync=True)
 
     def summary(self, seconds: float = 0.0) -> Summary:
         """What this run and those before it did; of a finished job."""
@@ -209,7 +229,7 @@ class RefineJob:
         except (OSError, ValueError):
             before = None
         if not isinstance(before, dict):
-            if any(not name.startswith(f"{STATE}/") for name in self.target.names("")):
+            if self.target.holds_but(STATE):
                 raise ConfigError(
                     f"{self.target} is not empty and holds no refine run; choose another --out"
                 )
@@ -244,16 +264,23 @@ def _check_places(annotations: Sequence[Path], images: Path | str, out: Path | s
             raise ConfigError(
                 f"{path} lies in {out}; the input is never changed: choose an --out apart from it"
             )
-    if is_address(images) or is_address(out):
-        here, there = (f"{str(place).rstrip('/')}/" for place in (images, out))
-        if here.startswith(there) or there.startswith(here):
-            raise ConfigError(
-                f"{out} and {images} overlap; the input is never changed: choose an --out apart"
-            )
-    else:
-        check_apart(Path(images), Path(out))
+    _check_apart(images, out)
     if not is_address(out):
         check_writable(Path(out))
+        for name in (STATE, IMAGES):
+            if not (path := Path(out) / name).resolve().is_relative_to(Path(out).resolve()):
+                raise ConfigError(f"{path} is a link that leads out of {out}; remove it")
+
+
+def _check_apart(source: Path | str, out: Path | str) -> None:
+    if not is_address(source) and not is_address(out):
+        check_apart(Path(source), Path(out))
+        return
+    here, there = (f"{folder_of(place).location}/" for place in (source, out))
+    if here.startswith(there) or there.startswith(here):
+        raise ConfigError(
+            f"{out} and {source} overlap; the input is never changed: choose an --out apart from it"
+        )
 
 
 def _absolute(place: Path | str) -> str:

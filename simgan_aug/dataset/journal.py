@@ -182,7 +182,10 @@ class Journal:
         return {number: error for number, error in found.items() if self.state[number] == TODO}
 
     def _news(self, name: str) -> Iterator[Line]:
-        while content := whole_lines(self._folder, name, self._offsets.get(name, 0)):
+        offset = self._offsets.get(name, 0)
+        if offset and not self._folder.appends:
+            return
+        for content in whole_lines(self._folder, name, offset):
             self._offsets[name] = self._offsets.get(name, 0) + len(content)
             yield from parsed(content)
 
@@ -247,18 +250,22 @@ def parsed(content: bytes) -> Iterator[Line]:
                 continue
 
 
-def whole_lines(folder: Folder, name: str, offset: int) -> bytes:
-    """Some lines of a file from an offset on, without one that is torn; nothing at the end."""
-    content = folder.tail(name, offset, PIECE)
-    return content[: content.rfind(b"\n") + 1]
+def whole_lines(folder: Folder, name: str, offset: int = 0) -> Iterator[bytes]:
+    """The lines of a file from an offset on, some at a time, without one that is torn."""
+    while True:
+        content = folder.tail(name, offset, PIECE)
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole:
+            yield whole
+        if not whole or len(content) < PIECE or not folder.appends:
+            return
+        offset += len(whole)
 
 
 def read_lines(folder: Folder) -> Iterator[Line]:
     """All lines of all journals of a result."""
     for name in folder.names(JOURNAL):
-        offset = 0
-        while content := whole_lines(folder, name, offset):
-            offset += len(content)
+        for content in whole_lines(folder, name):
             yield from parsed(content)
 
 

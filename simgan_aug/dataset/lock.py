@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import platform
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 from simgan_aug.errors import OutputError
 
 PATIENCE = 10.0
-"""Seconds that workers of a job that was killed may take to finish what they hold."""
+"""Seconds to wait for a job of which it is not known whether it lives."""
 
 
 @contextlib.contextmanager
@@ -33,23 +35,44 @@ def held(path: Path, shared: bool) -> Iterator[int]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
     try:
         _take(file, path, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        os.ftruncate(file, 0)
+        os.pwrite(file, f"{os.getpid()} {platform.node()}".encode(), 0)
         yield file
     finally:
         os.close(file)
 
 
 def _take(file: int, path: Path, kind: int) -> None:
-    until = time.monotonic() + PATIENCE
+    """Wait for the lock, as long as only workers that a killed job has left behind hold it."""
+    until, told = time.monotonic() + PATIENCE, False
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() >= until:
+            left_behind = _is_dead(os.pread(file, 200, 0))
+            if not left_behind and time.monotonic() >= until:
                 raise OutputError(
                     f"another job is at work in {path.parent.parent}; wait for its end, or "
                     "run both under --engine torchrun, which shares the work"
                 ) from None
+            if left_behind and not told and time.monotonic() >= until - PATIENCE + 2:
+                warnings.warn("waiting for workers of a job that was killed", stacklevel=2)
+                told = True
             time.sleep(0.05)
-        except OSError:  # a file system without locks: two jobs would only do the work twice
+        except OSError:  # a file system without locks
             return
+
+
+def _is_dead(holder: bytes) -> bool:
+    """Whether the process that took a lock is known to have ended."""
+    pid, _, host = holder.decode(errors="replace").partition(" ")
+    if host != platform.node() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        pass
+    return False

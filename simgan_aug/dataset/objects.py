@@ -7,11 +7,18 @@ There are no locks either: two jobs on one folder do the same work twice, to the
 
 from __future__ import annotations
 
+import contextlib
 import posixpath
 from collections.abc import Iterable, Iterator
-from typing import Any
 
-from simgan_aug.errors import ConfigError, DataError, DependencyError, ImageError, OutputError
+from simgan_aug.errors import (
+    ConfigError,
+    DataError,
+    DependencyError,
+    ImageError,
+    OutputError,
+    SimganAugError,
+)
 from simgan_aug.files import CHUNK
 
 
@@ -26,7 +33,11 @@ class ObjectFolder:
         ConfigError: the address cannot be used.
     """
 
+    appends = False
+
     def __init__(self, url: str) -> None:
+        if "::" in url or url.partition("://")[0] in ("file", "local"):
+            raise ConfigError(f"{url}: give a plain path, or the address of an object store")
         try:
             from fsspec.core import url_to_fs
         except ImportError:
@@ -35,52 +46,62 @@ class ObjectFolder:
                 "(s3fs, gcsfs, adlfs)"
             ) from None
         try:
-            self._store, self._root = url_to_fs(url)
+            self._store, root = url_to_fs(url)
         except ImportError as error:
             raise DependencyError(f"{url}: {error}") from None
-        except ValueError as error:
-            raise ConfigError(f"{url}: no address that fsspec knows: {error}") from None
-        self._url = url.rstrip("/")
+        except Exception as error:  # each store has its own
+            raise ConfigError(f"{url}: no address that fsspec can use: {error}") from None
+        self._url, self._root = url.rstrip("/"), root.rstrip("/")
+
+    @property
+    def location(self) -> str:
+        """Its address, as the store has it."""
+        return f"{type(self._store).__name__}:{self._root}"
 
     def __str__(self) -> str:
         """Its address."""
         return self._url
 
+    def holds_but(self, name: str) -> bool:
+        """Whether it holds anything beside this sub-folder."""
+        return any(not other.startswith(f"{name}/") for other in self.names(""))
+
     def read(self, name: str) -> bytes:
-        """An object's bytes."""
-        try:
-            return bytes(self._store.cat_file(self._path(name)))
-        except FileNotFoundError:
-            raise ImageError(f"{self._url}/{name}: no such image file") from None
-        except OSError as error:
-            raise ImageError(f"{self._url}/{name}: cannot be read: {error}") from None
+        """An object's bytes; an `OutputError` if the store fails: no image is to blame for that."""
+        with self._reached(name):
+            try:
+                return bytes(self._store.cat_file(self._path(name)))
+            except FileNotFoundError:
+                raise ImageError(f"{self._url}/{name}: no such image file") from None
 
     def write(self, name: str, content: bytes | Iterable[bytes], sync: bool = False) -> None:
-        """Put an object."""
-        self._put(name, content if isinstance(content, bytes) else b"".join(content))
+        """Put an object, from memory: one that is put in parts could end half-way."""
+        path = self._path(name)
+        with self._reached(name):
+            self._store.makedirs(path.rpartition("/")[0], exist_ok=True)
+            self._store.pipe_file(
+                path, content if isinstance(content, bytes) else b"".join(content)
+            )
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
-        try:
+        with self._reached(name), contextlib.suppress(FileNotFoundError):
             self._store.rm_file(self._path(name))
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise OutputError(f"cannot remove {self._url}/{name}: {error}") from None
 
     def sync(self, names: Iterable[str]) -> None:
         """Nothing: what has been put lasts."""
 
     def size(self, name: str) -> int | None:
         """Bytes of an object; None if it is not there."""
-        try:
-            return int(self._store.info(self._path(name))["size"])
-        except OSError:
-            return None
+        with self._reached(name):
+            try:
+                return int(self._store.info(self._path(name))["size"])
+            except FileNotFoundError:
+                return None
 
     def parts(self, name: str) -> Iterator[bytes]:
         """An object's bytes, in parts."""
-        with self._store.open(self._path(name), "rb") as file:
+        with self._reached(name, missing=True), self._store.open(self._path(name), "rb") as file:
             while part := file.read(CHUNK):
                 yield part
 
@@ -91,45 +112,44 @@ class ObjectFolder:
 
     def names(self, below: str) -> list[str]:
         """All objects below a folder, sorted."""
-        self._store.invalidate_cache()
+        with self._reached(below):
+            self._store.invalidate_cache()
+            try:
+                found = self._store.find(f"{self._root}/{below}".rstrip("/"))
+            except FileNotFoundError:
+                return []
         root = self._store._strip_protocol(self._root).rstrip("/")
-        try:
-            found = self._store.find(posixpath.join(root, below).rstrip("/"))
-        except FileNotFoundError:
-            return []
         return sorted(path[len(root) + 1 :] for path in found)
 
     def tail(self, name: str, offset: int, limit: int) -> bytes:
-        """At most `limit` of an object's bytes, from an offset on."""
-        size = self.size(name) or 0
-        if offset >= size:
-            return b""
-        content: Any = self._store.cat_file(
-            self._path(name), start=offset, end=min(size, offset + limit)
-        )
-        return bytes(content)
+        """An object's bytes from an offset on: all, for an object of a journal is small."""
+        with self._reached(name):
+            return bytes(self._store.cat_file(self._path(name)))[offset:]
 
     def appender(self, name: str) -> _ObjectAppender:
         """A row of new objects."""
         return _ObjectAppender(self, name.removesuffix(".jsonl"))
 
-    def _put(self, name: str, content: bytes) -> None:
-        path = self._path(name)
+    @contextlib.contextmanager
+    def _reached(self, name: str, missing: bool = False) -> Iterator[None]:
+        """What a store's library raises, whichever it is, as an `OutputError`."""
         try:
-            self._store.makedirs(path.rpartition("/")[0], exist_ok=True)
-            self._store.pipe_file(path, content)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._url}/{name}: {error}") from None
+            yield
+        except SimganAugError:
+            raise
+        except Exception as error:
+            if missing and isinstance(error, FileNotFoundError):
+                raise
+            said = str(error) or type(error).__name__
+            raise OutputError(f"{self._url}/{name}: the store failed: {said}") from None
 
     def _path(self, name: str) -> str:
         """Where an object lies; names must be plain, for there are no links to follow."""
         if not name or "\0" in name or "\\" in name or name.startswith("/"):
             raise DataError(f"file_name {name!r} is not a relative path with forward slashes")
         if posixpath.normpath(name) != name:
-            raise DataError(
-                f"file_name {name!r} is no name of an object: write it without . and .."
-            )
-        return f"{self._root.rstrip('/')}/{name}"
+            raise DataError(f"file_name {name!r} is no name of an object: leave out . and ..")
+        return f"{self._root}/{name}"
 
 
 class _ObjectAppender:

@@ -136,6 +136,8 @@ def _check_distinct(names: Iterable[str], settings: Settings) -> None:
     taken: dict[str, str] = {}
     for name in names:
         output = settings.output(name)
+        if not output.startswith(f"{IMAGES}/") or name.startswith("/"):
+            raise DataError(f"file_name {name!r} leads out of the images; rename it")
         if output in taken:
             raise DataError(
                 f"{taken[output]!r} and {name!r} would both be written to {output}; rename one"
@@ -162,12 +164,13 @@ def _above(folder: str) -> Iterator[str]:
 
 
 def by_name(annotations: Sequence[Path]) -> dict[str, Path]:
-    """Annotation files under the names that they will have in the result.
+    """Annotation files under the names that they will have in the result, in their order.
 
     Raises:
         ConfigError: two have one name, or one has a name that the job needs.
     """
-    named = {path.name: path for path in annotations}
+    # Sorted, for the numbers of images follow it, however a command lists them.
+    named = {path.name: path for path in sorted(annotations, key=lambda path: path.name)}
     if len(named) != len(annotations):
         raise ConfigError(
             "two annotation files have the same name; they would overwrite each other in --out"

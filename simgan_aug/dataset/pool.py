@@ -154,10 +154,13 @@ class _Process:
         self.held: dict[int, Item] = {}
         self.ended = self.ready = False
         self._rest = b""
-        logs.mkdir(parents=True, exist_ok=True)
         environment = dict(os.environ)
         if task.device == "cpu":
             environment |= {"OMP_NUM_THREADS": "1"}  # a process a core is faster than its threads
+        try:
+            logs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot write {logs}: {error.strerror or error}") from None
         log = logs / f"worker-{os.getpid()}-{os.urandom(4).hex()}.log"
         with log.open("wb") as errors:
             self._process = subprocess.Popen(
@@ -194,8 +197,8 @@ class _Process:
         self.ended = not content
         *lines, self._rest = (self._rest + content).split(b"\n")
         for line in lines:
-            if line == READY.strip():
-                self.ready = True
+            if not self.ready:  # what is printed before is of the interpreter's start
+                self.ready = line == READY.strip()
                 continue
             outcome = Outcome(**json.loads(line))
             del self.held[outcome.number]

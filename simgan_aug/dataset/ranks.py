@@ -8,9 +8,11 @@ come back from for a while: a node may be lost.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -64,8 +66,20 @@ class Rank:
         return device
 
     def cores(self) -> int:
-        """Cores for this process and its workers."""
-        return max(1, len(os.sched_getaffinity(0)) // self.local_world)
+        """Cores for this process and its workers, of those that a container may use."""
+        return max(1, min(len(os.sched_getaffinity(0)), _quota()) // self.local_world)
+
+
+def _quota() -> int:
+    """Cores that a container's limit amounts to; very many if there is none.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max)
+    """
+    try:
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, int(limit) // int(period))
+    except (OSError, ValueError):  # no limit is "max"
+        return sys.maxsize
 
 
 def share(
@@ -79,7 +93,8 @@ def share(
         planned: all images.
         journal: of all processes.
         rank: of this process.
-        suspects: images that may kill their worker; they come last.
+        suspects: images that may kill their worker; they come last, those of other ranks as late
+            as all that somebody has begun.
     """
 
     def item(number: int) -> Item:
@@ -95,24 +110,23 @@ def share(
             if journal.state[number] == TODO and number not in suspects:
                 given.add(number)
                 yield item(number)
+    for number in mine if suspects else ():
+        if journal.state[number] == TODO and number in suspects:
+            given.add(number)
+            yield item(number)
     if rank.world > 1:
-        for other in _others(journal, rank, given, suspects):
+        for other in _others(journal, rank, given):
             if other is not None:
                 given.add(other)
             yield None if other is None else item(other)
-    for number in sorted(suspects):
-        if journal.state[number] == TODO:
-            yield item(number)
 
 
-def _others(
-    journal: Journal, rank: Rank, given: set[int], suspects: set[int]
-) -> Iterator[int | None]:
+def _others(journal: Journal, rank: Rank, given: set[int]) -> Iterator[int | None]:
     """What the others have not come to, or have not come back from."""
     seen: dict[int, float] = {}  # since when an image has been in somebody's hands
 
     def free(number: int) -> bool:
-        if journal.state[number] != TODO or number in given or number in suspects:
+        if journal.state[number] != TODO or number in given:
             return False
         if journal.claims[number] <= 0:
             return True
@@ -121,7 +135,7 @@ def _others(
     while True:
         journal.refresh()
         left = [n for n, state in enumerate(journal.state) if state == TODO]
-        if not any(n not in given and n not in suspects for n in left):
+        if not any(number not in given for number in left):
             return
         wanted = [number for number in left if free(number)]
         # Each another part, from the far end on, where those whose share it is come last.

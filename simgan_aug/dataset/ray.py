@@ -120,11 +120,24 @@ class Actor:
                 yield Outcome(item.number, item.name, "there")
             else:
                 (alone if item.alone or item.number in suspects else todo).append(item)
-        for group in [todo, *([item._replace(alone=True)] for item in alone)]:
-            self._worker.claim(group)
-            try:
-                yield from self._worker.work(group, claimed=True)
-            except Exception as error:  # of a plugin
-                name = group[0].name
-                yield Outcome(group[0].number, name, "stopped", f"{name}: {error!r}")
-                return
+        yield from self._together(todo, alone)
+        for item in alone:
+            yield from self._alone(item._replace(alone=True))
+
+    def _together(self, items: list[Item], alone: list[Item]) -> Iterator[Outcome]:
+        """Refine images; if one breaks the worker, those without an outcome are to go alone."""
+        self._worker.claim(items)
+        left = {item.number: item for item in items}
+        try:
+            for outcome in self._worker.work(items, claimed=True):
+                del left[outcome.number]
+                yield outcome
+        except Exception:  # of a plugin
+            alone += left.values()
+
+    def _alone(self, item: Item) -> Iterator[Outcome]:
+        self._worker.claim([item])
+        try:
+            yield from self._worker.work([item], claimed=True)
+        except Exception as error:
+            yield Outcome(item.number, item.name, "killer", repr(error))

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from simgan_aug import coco
-from simgan_aug.errors import ImageError, OutputError
+from simgan_aug.errors import OutputError
 from simgan_aug.files import chunks, write_atomically
-from simgan_aug.imagefile import MAX_BYTES
+from simgan_aug.imagefile import content_of
 
 STATE = ".simgan"
 """Sub-folder of a result for what a job must remember."""
@@ -29,8 +29,18 @@ LOGS = f"{STATE}/logs"
 class Folder(Protocol):
     """A folder on a disk, or in an object store; names are relative, with forward slashes."""
 
+    appends: bool
+    """Whether its files may grow; if not, what was read once is known."""
+
+    @property
+    def location(self) -> str:
+        """Where it lies, however it was named, to be compared."""
+
     def __str__(self) -> str:
         """Its path or address."""
+
+    def holds_but(self, name: str) -> bool:
+        """Whether it holds anything beside this sub-folder."""
 
     def read(self, name: str) -> bytes:
         """A file's bytes; an `ImageError` if it is not there."""
@@ -82,8 +92,19 @@ class Appender(Protocol):
 class LocalFolder:
     """A folder of a file system; see `Folder`."""
 
+    appends = True
+
     def __init__(self, path: Path) -> None:
         self.path = path
+
+    @property
+    def location(self) -> str:
+        """Its path, links followed."""
+        return str(self.path.resolve())
+
+    def holds_but(self, name: str) -> bool:
+        """Whether it holds anything beside this sub-folder."""
+        return self.path.exists() and any(other != name for other in os.listdir(self.path))
 
     def __str__(self) -> str:
         """Its path."""
@@ -91,18 +112,7 @@ class LocalFolder:
 
     def read(self, name: str) -> bytes:
         """A file's bytes."""
-        path = coco.inside(self.path, name)
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for, for ever
-                raise ImageError(f"{path}: is no regular file")
-            if status.st_size > MAX_BYTES:
-                raise ImageError(f"{path}: {status.st_size:,} bytes are too many for an image")
-            return path.read_bytes()
-        except FileNotFoundError:
-            raise ImageError(f"{path}: no such image file") from None
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from None
+        return content_of(coco.inside(self.path, name))
 
     def write(self, name: str, content: bytes | Iterable[bytes], sync: bool = False) -> None:
         """Make a file appear, by way of the scratch folder."""
@@ -115,7 +125,11 @@ class LocalFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        coco.inside(self.path, name).unlink(missing_ok=True)
+        path = coco.inside(self.path, name)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(f"cannot remove {path}: {error.strerror or error}") from None
 
     def sync(self, names: Iterable[str]) -> None:
         """Flush files, then the folders that hold them."""
@@ -231,3 +245,12 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def read_json(folder: Folder, name: str) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is none."""
+    try:
+        content = json.loads(b"".join(folder.parts(name)))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -16,7 +16,7 @@ from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
 from simgan_aug.dataset.plan import Settings
 from simgan_aug.dataset.storage import IMAGES, Folder
-from simgan_aug.errors import DataError, ImageError, OutputError
+from simgan_aug.errors import DataError, ImageError, OutputError, is_out_of_memory
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
 
@@ -49,7 +49,8 @@ class Outcome:
     number: int
     name: str
     status: str
-    """"done"; "failed": copied or left out; "stopped": the job cannot go on; "left": given back."""
+    """"done"; "failed": copied or left out; "stopped": the job cannot go on; "killer": its worker
+    died of it; "there": another has done it."""
     error: str = ""
     output_failed: bool = False
     """Whether the result could not be written, and the image is not to blame."""
@@ -167,7 +168,7 @@ class Worker:
         except OutputError as error:
             self._stop(work, str(error), output_failed=True)
         except (MemoryError, RuntimeError) as error:
-            if not isinstance(error, MemoryError) and "memory" not in str(error):
+            if not is_out_of_memory(error):
                 raise
             self._fail(work, f"{work.item.name}: there is not enough memory to refine it")
         work.seconds[stage] = time.perf_counter() - began
