@@ -21,7 +21,14 @@ from simgan_aug.cli import main
 from simgan_aug.dataset import RefineJob, refine, verify
 from simgan_aug.dataset.journal import read_lines
 from simgan_aug.dataset.storage import LocalFolder
-from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
+from simgan_aug.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ImageError,
+    OutputError,
+    is_out_of_memory,
+)
 
 AWKWARD = '{"images":[{"id":7,"file_name":"a/ü 1.png","width":20,"height":12,"x":1.50},\r\n'
 AWKWARD += '{"id":9007199254740993,"file_name":"b.jpg","width":20,"height":12}],'
@@ -978,3 +985,66 @@ def test_a_size_that_is_no_number_gives_no_traceback(command, synthetic):
     synthetic.write_text('{"images":[{"id":1,"file_name":"b.jpg","width":NaN,"height":12}]}')
 
     assert command()[0] == 2
+
+
+def test_annotation_files_may_be_listed_in_another_order_when_a_job_goes_on(
+    synthetic, refiner_file, tmp_path, image
+):
+    other = synthetic.with_name("a-first.json")
+    other.write_text('{"images":[{"id":1,"file_name":"c.png","width":20,"height":12}]}')
+    Image.fromarray(image).save(synthetic.parent / "images" / "c.png")
+    where = (synthetic.parent / "images", refiner_file, tmp_path / "out")
+    running = RefineJob([synthetic, other], *where, workers=0).run()
+    next(running)
+    running.close()
+
+    summary = refine([other, synthetic], *where, workers=0)
+
+    assert summary.refined + summary.present == 3
+    assert sum(path.is_file() for path in (tmp_path / "out" / "images").rglob("*")) == 3
+
+
+@pytest.mark.parametrize(
+    "name", ["../images/b.jpg", "link/../../data/images/b.jpg", "a/../../x.png"]
+)
+def test_a_name_that_leaves_the_folder_and_comes_back_is_refused(listed, synthetic, name):
+    (synthetic.parent / "images" / "link").symlink_to(synthetic.parent / "images" / "a")
+
+    with pytest.raises(DataError, match="leads out"):
+        listed(name)
+
+
+@pytest.mark.parametrize("name", [".simgan", "images"])
+def test_a_link_in_the_result_that_leads_out_of_it_is_refused(job, synthetic, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).symlink_to(synthetic.parent / "images")
+
+    with pytest.raises(ConfigError, match="is a link that leads out of"):
+        job()
+    assert sorted(os.listdir(synthetic.parent / "images")) == ["a", "b.jpg"]
+
+
+def test_an_image_that_was_set_aside_as_a_killer_is_not_tried_again_at_once(job, tmp_path):
+    journal = tmp_path / "out" / ".simgan" / "journal" / "before.jsonl"
+    journal.parent.mkdir(parents=True)
+    journal.write_text('{"died": 0, "error": "signal 9"}\n' * 2)
+
+    outcomes = list(job(on_error="skip").run())
+
+    assert [(outcome.number, outcome.status) for outcome in outcomes] == [
+        (0, "failed"),
+        (1, "done"),
+    ]
+
+
+def test_a_refiner_may_be_named_as_its_plugin_ships_it(synthetic, tmp_path):
+    with pytest.raises(CheckpointError, match="nowhere"):
+        RefineJob([synthetic], synthetic.parent / "images", "nowhere", tmp_path / "out")
+
+
+@pytest.mark.parametrize("error", ["CUDA error: an illegal memory access was encountered", "a bug"])
+def test_only_a_lack_of_memory_is_taken_for_one(error):
+    assert not is_out_of_memory(RuntimeError(error))
+    assert is_out_of_memory(MemoryError())
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))

@@ -227,3 +227,19 @@ def test_sharing_ends_though_a_rank_is_closed_midway(simulate):
     in_turn([second])
 
     assert taken(first, second) == [*range(10)]
+
+
+def test_ranks_leave_each_others_suspects_for_a_while(simulate, tmp_path):
+    before = Writer(LocalFolder(tmp_path))
+    for number in (0, 1, 2):
+        before.add(claim=number)
+    before.close()
+    first, second, third = simulate(3, 30, suspects=[0, 1, 2])
+
+    for _ in range(12):
+        first.step()
+
+    assert first.taken[:10] == [3, 6, 9, 12, 15, 18, 21, 24, 27, 0]
+    assert not {1, 2} & set(first.taken)
+    in_turn([first, second, third])
+    assert {*first.taken, *second.taken, *third.taken} == {*range(30)}

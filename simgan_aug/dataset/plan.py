@@ -136,7 +136,7 @@ def _check_distinct(names: Iterable[str], settings: Settings) -> None:
     taken: dict[str, str] = {}
     for name in names:
         output = settings.output(name)
-        if not output.startswith(f"{IMAGES}/") or name.startswith("/"):
+        if posixpath.normpath(name).startswith(("../", "/")):
             raise DataError(f"file_name {name!r} leads out of the images; rename it")
         if output in taken:
             raise DataError(

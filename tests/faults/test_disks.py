@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 
 import pytest
 from faults.conftest import children, kill
@@ -133,4 +134,33 @@ def test_a_second_job_on_the_same_folder_is_refused(refining):
     assert code == 1
     assert "another job is at work in" in said
     assert process.returncode == 0
+    refining.check_whole()
+
+
+def test_a_job_waits_for_workers_that_a_killed_one_has_left_behind(refining):
+    process = refining.start("--workers", 1)
+    refining.wait_for(1, process)
+    (worker,) = children(process.pid)
+    os.kill(worker, 19)  # it holds the lock, and does not end by itself
+    kill(process, "job")
+    following = refining.start("--workers", 1)
+    time.sleep(14)  # longer than a job of which nothing is known is waited for
+    waiting = following.poll() is None
+    os.kill(worker, 18)
+    out, errors = following.communicate(timeout=60)
+
+    assert waiting
+    assert following.returncode == 0, out + errors
+    assert "waiting for workers of a job that was killed" in errors
+    refining.check_whole()
+
+
+def test_what_is_printed_when_python_starts_does_not_disturb_the_workers(refining, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("print('hello from the cluster')")
+    refining.environment["PYTHONPATH"] = str(tmp_path / "site")
+
+    code, said = refining.run("--workers", 1)
+
+    assert code == 0, said
     refining.check_whole()

@@ -105,7 +105,7 @@ def test_an_image_that_kills_the_whole_job_is_set_aside_in_the_end(crashing):
     assert len(crashing.done()) == 89
 
 
-@pytest.mark.parametrize("crashing", ["a segmentation fault"], indirect=True)
+@pytest.mark.parametrize("crashing", ["a segmentation fault", "an exception"], indirect=True)
 def test_an_image_that_kills_the_actors_of_ray_is_set_aside(crashing):
     pytest.importorskip("ray", reason="the extra simgan-aug[ray]")
     crashing.environment |= {"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": "/tmp"}

@@ -73,6 +73,16 @@ def test_ranks_that_were_killed_together_go_on_together(ranks):
     ranks.check_whole()
 
 
+def test_an_image_that_is_set_aside_is_no_failure_of_its_rank(ranks):
+    (ranks.images / "a" / "0000.png").write_bytes(b"no image")
+
+    code, said = ranks.run("--on-error", "skip")
+
+    assert code == 0, said
+    assert "set aside" in said
+    assert len(ranks.done()) == 39
+
+
 def ranks_of(pid):
     """The processes that torchrun has started, as soon as both are there."""
     until = time.monotonic() + LIMIT
