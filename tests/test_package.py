@@ -33,7 +33,7 @@ LAYERS = [
     # contract
     {"hookspecs", "config"},
     # parts
-    {"folders", "sheet"},
+    {"folders", "geometry", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"devices", "variety"},
     {"files", "formats", "spans"},

@@ -30,7 +30,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from simgan_aug import coco
+from simgan_aug import coco, geometry
 from simgan_aug.config import Config, load_config, load_preset
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.run import Inputs, Run
@@ -53,7 +53,7 @@ def prepare(data: Path, reading: str, out: Path) -> None:
             if reading == "grey":
                 mask = np.zeros(pixels.shape[:2], bool)
                 for annotation in labels.by_image[entry["id"]]:
-                    mask |= coco.mask_of(annotation, *pixels.shape[:2])
+                    mask |= geometry.mask_of(annotation, *pixels.shape[:2])
                 kept = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
                 pixels[~kept] = 128
             entry["file_name"] = Path(entry["file_name"]).with_suffix(".png").name
@@ -63,7 +63,7 @@ def prepare(data: Path, reading: str, out: Path) -> None:
         for annotation in listed["annotations"]:
             factors = np.tile([SIZE[0] / 192, SIZE[1] / 128], 2)
             annotation["bbox"] = [float(v) for v in np.array(annotation["bbox"]) * factors]
-            decoded = coco.mask_of(
+            decoded = geometry.mask_of(
                 coco.Annotation(0, segmentation=annotation["segmentation"]), 128, 192
             )
             annotation["segmentation"] = rle(
@@ -100,7 +100,7 @@ def read(folder: Path, split: str) -> Split:
         (first, *_) = labels.by_image[entry.id]
         images.append(image)
         classes.append(order.index(first.category_id))
-        masks.append(coco.mask_of(first, *image.shape[:2]))
+        masks.append(geometry.mask_of(first, *image.shape[:2]))
     return Split(np.stack(images), np.array(classes), np.stack(masks))
 
 

@@ -16,6 +16,7 @@ from simgan_aug import coco
 from simgan_aug.config import Data
 from simgan_aug.errors import DataError
 from simgan_aug.folders import list_images
+from simgan_aug.geometry import check_weights
 from simgan_aug.imagefile import read_image, upright
 from simgan_aug.pixels import LUMA
 
@@ -73,12 +74,12 @@ def read_synthetic(
     if not label_weights:
         return source
     labels = coco.read_labels(annotations)
-    coco.check_weights(label_weights, labels.categories)
+    check_weights(label_weights, labels.categories)
     by_name: dict[str, list[coco.Annotation]] = {name: [] for name in names}
     for image in listed:  # a file may be listed under several ids
         by_name[image.file_name] += labels.by_image.get(image.id, [])
     weights = [
-        coco.weight_map(by_name[name], labels.categories, label_weights, *image.shape[:2]).astype(
+        weight_map(by_name[name], labels.categories, label_weights, *image.shape[:2]).astype(
             np.float16
         )
         for name, image in zip(source.names, source.images, strict=True)

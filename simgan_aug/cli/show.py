@@ -1,0 +1,113 @@
+"""Commands that show something: `preview`, `plugins`, `bench`, `demo`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from simgan_aug.cli.options import FILE, FOLDER, console, follow
+from simgan_aug.errors import ConfigError
+
+
+@click.command()
+@click.option("--refiner", type=FILE, required=True, help="refiner.safetensors of a run.")
+@click.option("--images", type=FOLDER, required=True, help="Folder of synthetic images.")
+@click.option("--real", type=FOLDER, help="Folder of real photos, for the third row.")
+@click.option("--out", type=FILE, required=True, help="PNG file to write.")
+@click.option("--columns", type=click.IntRange(1, 64), default=8, show_default=True)
+@click.option("--strength", default=1.0, show_default=True, help="0: unchanged, 1: all of it.")
+@click.option("--seed", default=0, show_default=True, help="Of noise and reference photos.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+def preview(
+    refiner: Path, images: Path, real: Path | None, out: Path, device: str, **shown: Any
+) -> None:
+    """Draw a sheet: synthetic over refined over real."""
+    from simgan_aug.inference import ImageRefiner
+    from simgan_aug.preview import preview_folders
+    from simgan_aug.sheet import save_png
+
+    if out.suffix.lower() != ".png":
+        raise ConfigError(f"--out must name a .png file, got {out}")
+    save_png(preview_folders(ImageRefiner.load(refiner, device), images, real, **shown), out)
+    click.echo(f"sheet: {out}")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+def plugins(as_json: bool) -> None:
+    """List installed plugins, their parts, and what is wrong with them."""
+    from simgan_aug import plugins as registry
+
+    found = registry.plugins()
+    if as_json:
+        rows = [{k: v for k, v in vars(plugin).items() if k != "module"} for plugin in found]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    table = Table("plugin", "distribution", "parts", "error")
+    for plugin in found:
+        offered = [f"{kind}: {', '.join(names)}" for kind, names in plugin.parts.items() if names]
+        distribution = f"{plugin.distribution} {plugin.version}"
+        # As Text, for what a plugin says may look like markup.
+        row = (plugin.name, distribution, "\n".join(offered), plugin.error)
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed on this machine, in ratios that can be trusted."""
+
+
+@bench.command("loader")
+@click.option("--images", type=FOLDER, help="Photos. [examples/data/hands/real]")
+@click.option("--refiner", type=FILE, help="Refiner file. [untrained networks, as fast]")
+@click.option("--size", type=(int, int), default=(640, 480), show_default=True, help="Px.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--count", type=click.IntRange(min=1), default=48, show_default=True, help="Images.")
+@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="For a program.")
+def bench_loader(images: Path | None, as_json: bool, **settings: Any) -> None:
+    """Images per second out of a DataLoader, ours beside albumentations' own.
+
+    Each variant keeps its workers; they take turns, in an order reversed every round.
+    """
+    import tempfile
+
+    from simgan_aug import bench as bench_module
+    from simgan_aug.demo import shipped
+    from simgan_aug.progress import track
+
+    settings["images"] = settings.pop("count")
+    rounds: int = settings["rounds"] + 1
+
+    def shown(numbers: Iterator[int]) -> Iterator[int]:
+        return track(numbers, rounds, 0, "rounds", lambda _: "", console)
+
+    with tempfile.TemporaryDirectory(prefix="simgan-bench-") as scratch:
+        folder = images or shipped() / "real"
+        rows = bench_module.loader(folder, Path(scratch), progress=shown, **settings)
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
+        return
+    click.echo(bench_module.as_text(rows))
+    click.echo(bench_module.machine())
+
+
+@click.command()
+@click.option("--data", type=FOLDER, help="The hands sample. [examples/data/hands]")
+@click.option("--out", type=FOLDER, default=Path("demo-run"), show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=800, show_default=True)
+def demo(data: Path | None, out: Path, steps: int) -> None:
+    """Train on the shipped hands, refine them, show the result."""
+    from simgan_aug import demo as show
+
+    for line in show.run(data, out, steps, follow):
+        click.echo(line)
