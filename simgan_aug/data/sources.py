@@ -16,7 +16,7 @@ from simgan_aug import coco
 from simgan_aug.config import Data
 from simgan_aug.errors import DataError
 from simgan_aug.folders import list_images
-from simgan_aug.geometry import check_weights
+from simgan_aug.geometry import check_weights, weight_map
 from simgan_aug.imagefile import read_image, upright
 from simgan_aug.pixels import LUMA
 
