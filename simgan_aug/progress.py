@@ -94,4 +94,4 @@ class _Wish:
         if self.given:
             raise KeyboardInterrupt
         self.given = True
-        self._console.print("stopping after this one; Ctrl-C again aborts")
+        self._console.print("stopping when what is at hand is done; Ctrl-C again aborts")

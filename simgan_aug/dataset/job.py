@@ -94,16 +94,8 @@ class RefineJob:
             _check_apart(folder, out)
         self.engine = engine_of(engine, device, workers)
         refiner = Path(checkpoint.locate(refiner))
-        loaded = ImageRefiner.load(refiner, "cpu")  # to know now that it can be
-        self.info: dict[str, Any] = {
-            "annotations": {name: sha256_of(path) for name, path in self.annotations.items()},
-            "refiner": {"sha256": sha256_of(refiner), "provenance": loaded.provenance},
-            "settings": self.settings.result,
-            "images": len(self.planned),
-            "device": self.engine.device.partition(":")[0],
-            "simgan_aug": metadata.version("simgan-aug"),
-            "torch": torch.__version__,
-        }
+        self.info = self._described(refiner)
+        """All that the result depends on, as it stands in run.json."""
         self._check_out()
         self._task = Task(
             refiner=str(refiner.absolute()),
@@ -208,6 +200,18 @@ class RefineJob:
         item = Item(number, image.file_name)
         error = set_aside(item, error, self.source, self.target, self.settings, writer)
         return Outcome(number, image.file_name, "failed", error)
+
+    def _described(self, refiner: Path) -> dict[str, Any]:
+        loaded = ImageRefiner.load(refiner, "cpu")  # to know now that it can be
+        return {
+            "annotations": {name: sha256_of(path) for name, path in self.annotations.items()},
+            "refiner": {"sha256": sha256_of(refiner), "provenance": loaded.provenance},
+            "settings": self.settings.result,
+            "images": len(self.planned),
+            "device": self.engine.device.partition(":")[0],
+            "simgan_aug": metadata.version("simgan-aug"),
+            "torch": torch.__version__,
+        }
 
     def _check_present(self) -> None:
         if isinstance(self.source, LocalFolder) and not self.source.path.is_dir():
