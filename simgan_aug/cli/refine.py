@@ -122,7 +122,7 @@ def _verify(out: Path | str) -> int:
     from simgan_aug.progress import track
 
     check = Verification(out)
-    for _ in track(check.run(), check.count, 0, "images", str, console):
+    for _ in track(check.run(), check.files, 0, "files", str, console):
         pass
     found = check.verdict
     for name, what in list(found.wrong.items())[:20]:

@@ -42,6 +42,9 @@ from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
 from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.inference import ImageRefiner
 
+REMOTE = 8
+"""Threads of a worker that read, and as many that write, where an object store has to answer."""
+
 
 class RefineJob:
     """A planned job: everything that can be checked before the first image is refined has been.
@@ -102,7 +105,7 @@ class RefineJob:
             images=_absolute(images),
             out=_absolute(out),
             device=self.engine.device,
-            threads=self.engine.threads,
+            threads=max(self.engine.threads, REMOTE if _is_remote(images, out) else 1),
             settings=dataclasses.asdict(self.settings),
         )
         self.journal = Journal(self.target, len(self.planned), self.settings.policy)
@@ -263,7 +266,7 @@ def refine(
 
 def _check_places(annotations: Sequence[Path], images: Path | str, out: Path | str) -> None:
     """Reject a result that would lie in its input, or where nothing can be written."""
-    for path in annotations if not is_address(out) else ():
+    for path in () if _is_remote(out) else annotations:
         if path.resolve().is_relative_to(Path(out).resolve()):
             raise ConfigError(
                 f"{path} lies in {out}; the input is never changed: choose an --out apart from it"
@@ -277,7 +280,7 @@ def _check_places(annotations: Sequence[Path], images: Path | str, out: Path | s
 
 
 def _check_apart(source: Path | str, out: Path | str) -> None:
-    if not is_address(source) and not is_address(out):
+    if not _is_remote(source, out):
         check_apart(Path(source), Path(out))
         return
     here, there = (f"{folder_of(place).location}/" for place in (source, out))
@@ -285,6 +288,10 @@ def _check_apart(source: Path | str, out: Path | str) -> None:
         raise ConfigError(
             f"{out} and {source} overlap; the input is never changed: choose an --out apart from it"
         )
+
+
+def _is_remote(*places: Path | str) -> bool:
+    return any(is_address(place) for place in places)
 
 
 def _absolute(place: Path | str) -> str:

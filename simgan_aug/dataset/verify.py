@@ -51,6 +51,8 @@ class Verification:
             raise DataError(f"{out} holds no refine run: there is no {INFO} to go by")
         self.count: int = info["images"]
         """Images of the job."""
+        self.files = self.count + len(info["annotations"])
+        """Files to look at, if none was set aside and there are no masks."""
         report = read_json(self._folder, REPORT)
         self._annotations: dict[str, str] = report.get("annotations", {})
         self._copied = set(report.get("copied", ()))
