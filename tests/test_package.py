@@ -35,7 +35,7 @@ LAYERS = [
     # parts
     {"folders", "geometry", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
-    | {"devices", "variety"},
+    | {"devices", "displacement", "variety"},
     {"files", "formats", "spans"},
     {"errors"},
 ]

@@ -1,0 +1,149 @@
+"""How far the picture under a label has moved, in px, whatever became of its light and colour.
+
+What is compared is structure: the direction of edges, which no tone curve, colour cast or inversion
+changes, each weighed by its strength among its neighbours, so that contrast does not count either.
+The place where the old structure fits the new one best, to a fraction of a pixel, says how far it
+moved. Where there is no structure, or none that fits, there is no answer, which is not 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from simgan_aug.errors import ImageError
+
+Array = np.ndarray[Any, Any]
+
+MARGIN = 4
+"""Px around a box that count too: a contour lies on it."""
+
+REACH = 12
+"""Px that a displacement may have in x and in y; a larger one is not found."""
+
+NEIGHBOURHOOD = 8.0
+"""Px (sigma) of the neighbours among which an edge is strong or weak."""
+
+LEAST_MATCH = 0.25
+"""Correlation in [-1, 1] below which nothing in reach is the old picture."""
+
+LEAST_DROP = 0.03
+"""By how much the correlation with itself must fall, two px aside in every direction: along a
+straight edge, or without any, it does not, and no displacement can be told."""
+
+
+class Displacement(NamedTuple):
+    """Where a picture lies now, from where it lay."""
+
+    x: float
+    """Px to the right."""
+    y: float
+    """Px downwards."""
+    match: float
+    """How well it fits there: correlation of structure, 1 for the same."""
+
+    @property
+    def distance(self) -> float:
+        """Px in all."""
+        return math.hypot(self.x, self.y)
+
+
+def structure(image: Array, sigma: float = 1.0) -> Array:
+    """Edge directions of an image, each weighed by its strength among its neighbours.
+
+    Args:
+        image: (H, W) or (H, W, C), of any dtype and range.
+        sigma: px of the smoothing before.
+
+    Returns:
+        (2, H, W) float32, cosine and sine of twice the angle (an edge has no sign), times a weight
+        in [0, 1).
+    """
+    smooth = np.atleast_3d(cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma))
+    across = np.stack([cv2.Sobel(part, cv2.CV_32F, 1, 0) for part in np.moveaxis(smooth, 2, 0)])
+    down = np.stack([cv2.Sobel(part, cv2.CV_32F, 0, 1) for part in np.moveaxis(smooth, 2, 0)])
+    cosine = (across * across - down * down).sum(0)  # (H, W)
+    sine = 2 * (across * down).sum(0)
+    energy = (across * across + down * down).sum(0)
+    around = cv2.GaussianBlur(energy, (0, 0), NEIGHBOURHOOD)
+    floor = 1e-6 * float(np.ptp(smooth)) ** 2 + 1e-12  # what a flat image's rounding leaves
+    weight = energy / (energy + around / 2 + floor)
+    length = np.maximum(np.hypot(cosine, sine), 1e-20)
+    return np.stack([cosine / length * weight, sine / length * weight]).astype(np.float32)
+
+
+def displacement(old: Array, new: Array, box: Sequence[float]) -> Displacement | None:
+    """How far the picture under a box has moved from one image to another.
+
+    Args:
+        old, new: `structure` of the image before and after, of one size.
+        box: x, y, width, height in px, as in COCO.
+
+    Returns:
+        None where it cannot be told: too little structure, or nothing in reach that fits.
+
+    Raises:
+        ImageError: the images differ in size.
+    """
+    if old.shape != new.shape:
+        raise ImageError(f"expected two images of one size, got {old.shape[1:]}, {new.shape[1:]}")
+    rows, columns = _span(box[1], box[3], old.shape[1]), _span(box[0], box[2], old.shape[2])
+    template = np.ascontiguousarray(old[:, rows, columns])
+    if min(template.shape[1:]) < 2 * MARGIN:
+        return None
+    if not _is_distinct(template, _around(old, rows, columns, 2)):
+        return None
+    fits = _correlation(template, _around(new, rows, columns, REACH))
+    y, x = np.unravel_index(int(fits.argmax()), fits.shape)
+    if fits[y, x] < LEAST_MATCH or {y, x} & {0, 2 * REACH}:
+        return None
+    return Displacement(
+        float(x - REACH + _vertex(fits[y, x - 1 : x + 2])),
+        float(y - REACH + _vertex(fits[y - 1 : y + 2, x])),
+        float(fits[y, x]),
+    )
+
+
+def _span(start: float, length: float, limit: int) -> slice:
+    """A side of a box with its margin, inside the image."""
+    return slice(
+        max(0, math.floor(start) - MARGIN), min(limit, max(0, math.ceil(start + length) + MARGIN))
+    )
+
+
+def _around(field: Array, rows: slice, columns: slice, reach: int) -> Array:
+    """A window of a field and `reach` px around it; nothing beyond the image."""
+    padded = np.pad(field, ((0, 0), (reach, reach), (reach, reach)))
+    window = padded[:, rows.start : rows.stop + 2 * reach, columns.start : columns.stop + 2 * reach]
+    return np.ascontiguousarray(window)
+
+
+def _correlation(template: Array, window: Array) -> Array:
+    """How well a template fits at each place of a window, in [-1, 1]: (2R + 1, 2R + 1)."""
+    products = sum(
+        cv2.matchTemplate(part, mine, cv2.TM_CCORR)
+        for part, mine in zip(window, template, strict=True)
+    )
+    ones = np.ones(template.shape[1:], dtype=np.float32)
+    energy = cv2.matchTemplate((window * window).sum(0), ones, cv2.TM_CCORR)
+    scale = float((template * template).sum()) * np.maximum(energy, 1e-12)
+    found: Array = products / np.sqrt(np.maximum(scale, 1e-12))
+    return found
+
+
+def _is_distinct(template: Array, window: Array) -> bool:
+    """Whether a picture looks like itself in one place only, two px around."""
+    fits = _correlation(template, window)  # (5, 5)
+    ring = np.concatenate([fits[0], fits[-1], fits[1:-1, 0], fits[1:-1, -1]])
+    return bool(fits[2, 2] > 0.5 and fits[2, 2] - ring.max() >= LEAST_DROP)
+
+
+def _vertex(three: Array) -> float:
+    """Where the parabola through three values, of which the second is highest, has its top."""
+    before, top, after = (float(value) for value in three)
+    bend = before - 2 * top + after
+    return 0.0 if bend >= 0 else max(-0.5, min(0.5, 0.5 * (before - after) / bend))
