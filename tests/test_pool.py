@@ -122,14 +122,19 @@ def test_a_worker_that_is_killed_costs_no_image(pool, items):
 
 
 def test_workers_that_cannot_begin_end_the_job_with_their_last_word(pool, items, tmp_path):
-    with pytest.raises(OutputError, match=r"end before they have begun: exit code 1: .*nowhere"):
+    with pytest.raises(OutputError, match=r"gave up: exit code 75: .*nowhere"):
         list(pool(1, refiner=str(tmp_path / "nowhere.safetensors")).work(items))
     assert not children(os.getpid())
 
 
-def test_workers_that_cannot_begin_are_not_tried_for_ever(pool, items, tmp_path, out):
-    with pytest.raises(OutputError):
-        list(pool(1, refiner=str(tmp_path / "nowhere.safetensors")).work(items))
+def test_workers_that_die_before_they_begin_are_not_tried_for_ever(
+    pool, items, tmp_path, out, monkeypatch
+):
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(9)")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    with pytest.raises(OutputError, match="end before they have begun: exit code 9"):
+        list(pool(1).work(items))
 
     assert len(out.names(LOGS)) == FUTILE
 

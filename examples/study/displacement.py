@@ -2,8 +2,8 @@
 
     python examples/study/displacement.py --annotations instances.json --images DIR [--boxes 300]
 
-Each box of the COCO file is shifted by a smooth warp that ends 12 px outside of it, and then changed
-in appearance, or not; boxes with a side under 16 px are left out.
+Each box of the COCO file is shifted by a smooth warp that ends 12 px outside of it, and then
+changed in appearance, or not; boxes with a side under 16 px are left out.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from simgan_aug.dataset.journal import DEATHS, Writer
-from simgan_aug.dataset.process import READY, Task
+from simgan_aug.dataset.process import NO_FAULT, READY, Task
 from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.errors import OutputError
 
@@ -120,6 +120,8 @@ class Pool:
         how = worker.wait()
         held = list(worker.held.values())
         self._futile = 0 if worker.ready else self._futile + 1
+        if worker.code == NO_FAULT:
+            raise OutputError(f"a worker process gave up: {how}")
         if self._futile >= FUTILE:
             raise OutputError(f"worker processes end before they have begun: {how}")
         if not worker.ready:
@@ -153,6 +155,7 @@ class _Process:
     def __init__(self, task: Task, logs: Path, keep: Sequence[int]) -> None:
         self.held: dict[int, Item] = {}
         self.ended = self.ready = False
+        self.code = 0
         self._rest = b""
         environment = dict(os.environ)
         if task.device == "cpu":
@@ -207,7 +210,7 @@ class _Process:
     def wait(self) -> str:
         """How it died; nothing if it ended in order."""
         self.end()
-        code = self._process.wait()
+        code = self.code = self._process.wait()
         self.answers.close()
         said = self._said()
         if not code:

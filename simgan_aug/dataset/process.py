@@ -22,6 +22,9 @@ from simgan_aug.dataset.worker import Item, Worker
 from simgan_aug.errors import SimganAugError
 from simgan_aug.inference import ImageRefiner
 
+NO_FAULT = 75
+"""Exit code where the job is to blame, not an image: the disk is full, a device is gone."""
+
 READY = b"ready\n"
 """The line before the first outcome."""
 
@@ -99,5 +102,6 @@ def main() -> None:
         worker.close()
     except BrokenPipeError:  # the job has gone; all lines are in the journal
         pass
-    except SimganAugError as error:  # of the job, not of an image
-        sys.exit(f"{type(error).__name__}: {error}")
+    except SimganAugError as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_FAULT)

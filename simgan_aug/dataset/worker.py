@@ -145,8 +145,6 @@ class Worker:
             self._journal.sync()
 
     def _decode(self, item: Item) -> _Work:
-        if not self._claimed:
-            self._journal.add(claim=item.number, alone=item.alone)
         return self._timed("decode", self._load, _Work(item))
 
     def _refine(self, work: _Work) -> _Work:
@@ -176,6 +174,8 @@ class Worker:
 
     def _load(self, work: _Work) -> None:
         item = work.item
+        if not self._claimed:
+            self._journal.add(claim=item.number, alone=item.alone)
         content = self._source.read(item.name)
         work.source = hashlib.sha256(content).hexdigest()
         path = f"{self._source}/{item.name}"
