@@ -71,9 +71,7 @@ def members(text: Text, span: Span) -> Iterator[tuple[str, Span]]:
         raise ScanError(f"expected an object at byte {span[0]}")
     at = _space(text, span[0] + 1)
     while text[at : at + 1] != b"}":
-        key = _KEY.match(text, at)
-        if key is None:
-            raise ScanError(f"expected a key and a colon at byte {at}")
+        key = _key(text, at)
         end = skip(text, key.end())
         yield decoded(text, key.span(1)), (key.end(), end)
         at = _next(text, end, b"}")
@@ -183,12 +181,14 @@ def _space(text: Text, at: int) -> int:
 
 def _enter(text: Text, at: int, closing: bytes | bytearray) -> int:
     """Where the next value of an open container begins: behind its key, in an object."""
-    if closing == b"]":
-        return at
+    return at if closing == b"]" else _key(text, at).end()
+
+
+def _key(text: Text, at: int) -> re.Match[bytes]:
     key = _KEY.match(text, at)
     if key is None:
         raise ScanError(f"expected a key and a colon at byte {at}")
-    return key.end()
+    return key
 
 
 def _next(text: Text, at: int, closing: bytes) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
 from simgan_aug.dataset.plan import REPORT
 from simgan_aug.dataset.splice import Rename, spliced
-from simgan_aug.dataset.storage import read_json, sha256, sha256_of
+from simgan_aug.dataset.storage import digest_of, read_json, sha256_of
 from simgan_aug.errors import DataError
 
 if TYPE_CHECKING:
@@ -64,13 +64,11 @@ def finish(job: RefineJob) -> None:
     def rename(name: str) -> str:
         return name if name in copied else job.settings.renamed(name)
 
-    change: Rename | None = None if job.settings.format == "keep" else rename
-    hashes = {}
-    for name, path in job.annotations.items():
-        digest = hashlib.sha256()
-        for part in spliced(path, change):
-            digest.update(part)
-        hashes[name] = digest.hexdigest()
+    change: Rename | None = None
+    hashes = job.info["annotations"]
+    if job.settings.format != "keep":
+        change = rename
+        hashes = {name: _hash(spliced(path, rename)) for name, path in job.annotations.items()}
     report = {
         "images": len(job.planned),
         "refined": settled.done,
@@ -86,11 +84,18 @@ def finish(job: RefineJob) -> None:
         content = (json.dumps(report, indent=2) + "\n").encode()
         job.target.write(REPORT, content, sync=True)
     for name, path in job.annotations.items():
-        if job.target.size(name) is not None and sha256(job.target, name) == hashes[name]:
+        if digest_of(job.target, name) == hashes[name]:
             continue
         expected = job.info["annotations"][name]
         job.target.write(name, _checked(path, change, expected), sync=True)
     job.target.sync(job.annotations)
+
+
+def _hash(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 @dataclass

@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from simgan_aug.dataset.storage import JOURNAL, Folder, sha256
+from simgan_aug.dataset.storage import JOURNAL, Folder, digest_of
 
 BATCH = 16
 """Images between two flushes to the disk: what a power cut may cost each process."""
@@ -154,7 +154,7 @@ class Journal:
             flushed = self._flushed[number] if state == DONE else 0
             if flushed == prefix_of(line.sha256):
                 continue
-            digest = self._digest(line.output)
+            digest = digest_of(self._folder, line.output)
             if digest == line.sha256:
                 writer.add(**msgspec.to_builtins(line))
             elif not flushed or prefix_of(digest) != flushed:
@@ -188,12 +188,6 @@ class Journal:
         for content in whole_lines(self._folder, name, offset):
             self._offsets[name] = self._offsets.get(name, 0) + len(content)
             yield from parsed(content)
-
-    def _digest(self, name: str) -> str:
-        try:
-            return sha256(self._folder, name)
-        except OSError:
-            return ""
 
     def _apply(self, line: Line, tail: list[Line]) -> None:
         if line.synced:

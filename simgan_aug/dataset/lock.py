@@ -44,19 +44,19 @@ def held(path: Path, shared: bool) -> Iterator[int]:
 
 def _take(file: int, path: Path, kind: int) -> None:
     """Wait for the lock, as long as only workers that a killed job has left behind hold it."""
-    until, told = time.monotonic() + PATIENCE, False
+    began, told = time.monotonic(), False
     while True:
         try:
             fcntl.flock(file, kind | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            left_behind = _is_dead(os.pread(file, 200, 0))
-            if not left_behind and time.monotonic() >= until:
+            left_behind, waited = _is_dead(os.pread(file, 200, 0)), time.monotonic() - began
+            if not left_behind and waited >= PATIENCE:
                 raise OutputError(
                     f"another job is at work in {path.parent.parent}; wait for its end, or "
                     "run both under --engine torchrun, which shares the work"
                 ) from None
-            if left_behind and not told and time.monotonic() >= until - PATIENCE + 2:
+            if left_behind and not told and waited >= 2:
                 warnings.warn("waiting for workers of a job that was killed", stacklevel=2)
                 told = True
             time.sleep(0.05)

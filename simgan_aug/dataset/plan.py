@@ -89,12 +89,17 @@ class Settings:
 
     def output(self, name: str) -> str:
         """The file of a refined image, from the result's folder on."""
-        return posixpath.normpath(f"{IMAGES}/{self.renamed(name)}")
+        return place_of(self.renamed(name))
 
     def seed_of(self, name: str) -> int:
         """What draws an image's noise and reference photo: its place in the folder decides."""
         key = f"{self.seed}/{posixpath.normpath(name)}".encode("utf-8", "surrogatepass")
         return int.from_bytes(hashlib.sha256(key).digest()[:8])
+
+
+def place_of(name: str) -> str:
+    """Where in a result the file of an image lies that is listed under this name."""
+    return posixpath.normpath(f"{IMAGES}/{name}")
 
 
 def planned(annotations: Sequence[Path], settings: Settings) -> list[coco.CocoImage]:

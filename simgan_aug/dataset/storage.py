@@ -234,6 +234,14 @@ def sha256(folder: Folder, name: str) -> str:
     return digest.hexdigest()
 
 
+def digest_of(folder: Folder, name: str) -> str:
+    """The hash of a file; nothing if it is not there."""
+    try:
+        return sha256(folder, name)
+    except OSError:
+        return ""
+
+
 def sha256_of(path: Path) -> str:
     """The hash of a file of this machine."""
     return sha256(LocalFolder(path.parent), path.name)

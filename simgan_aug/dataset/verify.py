@@ -9,7 +9,7 @@ from pathlib import Path
 
 from simgan_aug.dataset.journal import Line, prefix_of, read_lines
 from simgan_aug.dataset.plan import INFO, REPORT
-from simgan_aug.dataset.storage import IMAGES, folder_of, read_json, sha256
+from simgan_aug.dataset.storage import IMAGES, digest_of, folder_of, read_json
 from simgan_aug.errors import DataError
 
 
@@ -66,11 +66,9 @@ class Verification:
             if name in looked:
                 continue
             looked.add(name)
-            try:
-                if sha256(self._folder, name) not in digests:
-                    wrong[name] = "changed"
-            except OSError:
-                wrong[name] = "missing"
+            digest = digest_of(self._folder, name)
+            if digest not in digests:
+                wrong[name] = "changed" if digest else "missing"
             yield name
         left = self.count - sum(bool(settled[n]) or n in failed for n in range(self.count))
         unknown = [name for name in self._folder.names(IMAGES) if name not in looked]
@@ -98,20 +96,23 @@ class Verification:
 
     def _several(self) -> dict[str, set[str]]:
         """Files that have been written more than once, to other bytes: as on a GPU they may be."""
-        first, several = array("Q", bytes(8 * self.count)), dict[str, set[str]]()
-        for again in (False, True):  # the second time with what the first has found
-            for line in read_lines(self._folder):
-                if line.done is None or not 0 <= line.done < self.count:
-                    continue
-                prefix = prefix_of(line.sha256)
-                if again and line.output in several:
-                    several[line.output].add(line.sha256)
-                elif not again and first[line.done] not in (0, prefix):
-                    several[line.output] = set()
-                first[line.done] = first[line.done] or prefix
-            if not several:
-                break
+        first = array("Q", bytes(8 * self.count))  # of each image, the hash first seen
+        several: dict[str, set[str]] = {}
+        for number, line in self._done():
+            prefix = prefix_of(line.sha256)
+            first[number] = first[number] or prefix
+            if first[number] != prefix:
+                several[line.output] = set()
+        for _, line in self._done() if several else ():
+            if line.output in several:
+                several[line.output].add(line.sha256)
         return several
+
+    def _done(self) -> Iterator[tuple[int, Line]]:
+        """The lines that say of an image of this job that it is done."""
+        for line in read_lines(self._folder):
+            if line.done is not None and 0 <= line.done < self.count:
+                yield line.done, line
 
 
 def verify(out: Path | str) -> Verdict:

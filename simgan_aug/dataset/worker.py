@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
-import posixpath
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
-from simgan_aug.dataset.plan import Settings
-from simgan_aug.dataset.storage import IMAGES, Folder
+from simgan_aug.dataset.plan import Settings, place_of
+from simgan_aug.dataset.storage import Folder
 from simgan_aug.errors import DataError, ImageError, OutputError, is_out_of_memory
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
@@ -187,21 +187,17 @@ class Worker:
     def _change(self, work: _Work) -> None:
         assert work.image is not None
         seed = self._settings.seed_of(work.item.name)
-        try:
+        with self._named(work.item):
             pixels = self._refiner(work.image.pixels, seed=seed, strength=self._settings.strength)
-        except ImageError as error:
-            raise ImageError(f"{self._source}/{work.item.name}: {error}") from None
         work.image = replace(work.image, pixels=pixels)
 
     def _store(self, work: _Work) -> None:
         assert work.image is not None
         kept = self._settings.format == "keep"
-        try:
+        with self._named(work.item):
             content = encode_image(
                 work.image, self._settings.quality, None if kept else self._settings.format.upper()
             )
-        except ImageError as error:
-            raise ImageError(f"{self._source}/{work.item.name}: {error}") from None
         written = _write(self._target, self._settings.output(work.item.name), content)
         self._journal.add(
             done=work.item.number,
@@ -211,6 +207,14 @@ class Worker:
             **written,
         )
         self._end(work, "done")
+
+    @contextlib.contextmanager
+    def _named(self, item: Item) -> Iterator[None]:
+        """Errors of what knows only pixels, with the name of their file."""
+        try:
+            yield
+        except ImageError as error:
+            raise ImageError(f"{self._source}/{item.name}: {error}") from None
 
     def _fail(self, work: _Work, error: str) -> None:
         """An image that cannot be refined: as the settings say."""
@@ -250,8 +254,7 @@ def set_aside(
     written: dict[str, str | int] = {}
     if settings.on_error == "copy":
         try:
-            copy = posixpath.normpath(f"{IMAGES}/{item.name}")
-            written = _write(target, copy, source.read(item.name))
+            written = _write(target, place_of(item.name), source.read(item.name))
         except DataError as unreadable:
             error = error if str(unreadable) == error else f"{error}; nor copied: {unreadable}"
     journal.add(failed=item.number, name=item.name, error=error, policy=settings.policy, **written)
