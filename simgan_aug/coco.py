@@ -44,6 +44,9 @@ class Annotation(msgspec.Struct, frozen=True):
     """x, y, width, height in px."""
     segmentation: Any = None
     """Polygons, or RLE as string or as a list of counts."""
+    keypoints: Any = None
+    """x, y, visibility (0: not labelled, 1: hidden, 2: visible) of each, in one list."""
+    id: Any = None
 
 
 class Category(msgspec.Struct, frozen=True):
@@ -208,20 +211,32 @@ def read(path: str | os.PathLike[str], kind: type[_T]) -> _T:
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike[str]) -> Iterator[spans.Text]:
-    """The bytes of an annotation file, which may be larger than the memory.
+    """The bytes of an annotation file, which may be larger than the memory, for a while.
 
     Raises:
         DataError: it cannot be read.
     """
-    with contextlib.ExitStack() as held:
-        try:
-            file = held.enter_context(open(path, "rb"))
+    text = mapped(path)
+    try:
+        yield text
+    finally:
+        if isinstance(text, mmap.mmap):
+            text.close()
+
+
+def mapped(path: str | os.PathLike[str]) -> spans.Text:
+    """The bytes of an annotation file, mapped into memory for as long as anything refers to them.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size  # nothing cannot be mapped
-            text = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else None
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise DataError(f"{path}: cannot read the annotation file: {reason}") from None
-        yield held.enter_context(text) if text is not None else b""
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if size else b""
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: cannot read the annotation file: {reason}") from None
 
 
 def _scanned(text: spans.Text, kind: type[_T]) -> _T:

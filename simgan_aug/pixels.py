@@ -107,6 +107,42 @@ def to_display(image: Image) -> np.ndarray[Any, Any]:
     return cast("np.ndarray[Any, Any]", shown.cpu().numpy())
 
 
+def channels_last(image: Image) -> np.ndarray[Any, Any]:
+    """One image as (H, W) or (H, W, C) on the CPU, of the dtype that it has; shares memory if it
+    can."""
+    if isinstance(image, np.ndarray):
+        return image
+    values = image.detach().as_subclass(Tensor).cpu()
+    return cast(
+        "np.ndarray[Any, Any]", (values.movedim(0, -1) if values.ndim == 3 else values).numpy()
+    )
+
+
+def as_it_was(pixels: np.ndarray[Any, Any], like: Image) -> Image:
+    """What `channels_last` has made of an image, of the layout, kind and device of that image."""
+    if isinstance(like, np.ndarray):
+        return pixels
+    values = torch.from_numpy(np.ascontiguousarray(pixels))
+    values = (values.movedim(-1, 0) if values.ndim == 3 else values).contiguous().to(like.device)
+    return values if type(like) is Tensor else values.as_subclass(type(like))
+
+
+def blend(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any], share: Any) -> Any:
+    """Between two images of one shape and dtype: `share` of the change from the old to the new.
+
+    Args:
+        old, new: (H, W) or (H, W, C), as `Pixels` takes them.
+        share: in [0, 1]; a number, or (H, W).
+    """
+    working = np.float64 if old.dtype == np.float64 else np.float32
+    share = np.asarray(share, dtype=working)
+    if share.ndim and old.ndim == 3:
+        share = share[..., None]
+    before: np.ndarray[Any, Any] = old.astype(working)
+    mixed: np.ndarray[Any, Any] = before + (new.astype(working) - before) * share
+    return (np.round(mixed) if old.dtype.kind == "u" else mixed).astype(old.dtype)
+
+
 def rows_of(images: Image, rows: list[int]) -> Image:
     """Some images of a list, or of a batch; a batch of which all are wanted is not copied."""
     if isinstance(images, (list, tuple)):

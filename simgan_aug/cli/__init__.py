@@ -13,8 +13,10 @@ from typing import Any
 
 import click
 
+from simgan_aug.cli.audit import audit
 from simgan_aug.cli.options import MEMORY_ADVICE
 from simgan_aug.cli.refine import refine
+from simgan_aug.cli.report import report
 from simgan_aug.cli.show import bench, demo, plugins, preview
 from simgan_aug.cli.train import train
 from simgan_aug.errors import OutputError, SimganAugError, TrainingError, is_out_of_memory
@@ -26,7 +28,7 @@ def cli() -> None:
     """Make synthetic training images look real without moving their labels."""
 
 
-for command in (train, refine, preview, plugins, bench, demo):
+for command in (train, refine, audit, report, preview, plugins, bench, demo):
     cli.add_command(command)
 
 

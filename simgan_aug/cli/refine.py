@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simgan_aug.cli.options import FILE, FOLDER, PLACE, console
+from simgan_aug.cli.options import FILE, FOLDER, LIMIT, PLACE, console
 
 
 @click.command()
@@ -37,6 +37,14 @@ from simgan_aug.cli.options import FILE, FOLDER, PLACE, console
     show_default=True,
     help="An image that fails: end, copy it as it is, or leave it out.",
 )
+@click.option(
+    "--guard",
+    type=click.Choice(["off", "image", "label"]),
+    default="off",
+    show_default=True,
+    help="Blend back what moved a label: the image, or what is under it.",
+)
+@click.option("--limit", "limits", type=LIMIT, multiple=True, help="Of the guard: local=0.8.")
 @click.option("--allow-size-mismatch", is_flag=True, help="Images of other sizes than stated.")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Width x height. [178,956,970]")
 @click.option("--panoptic", type=FOLDER, help="PNGs of panoptic files. [beside each, its name]")
@@ -52,6 +60,7 @@ def refine(
     out: Path | str | None,
     verify: Path | str | None,
     max_pixels: int | None,
+    limits: tuple[tuple[str, float], ...],
     **options: Any,
 ) -> int:
     """Refine a COCO data set; annotations are copied byte for byte.
@@ -74,7 +83,7 @@ def refine(
     if max_pixels is not None:
         options["max_pixels"] = max_pixels
     folder = images or image_folder(annotations[0])
-    job = RefineJob(annotations, folder, refiner, out, **options)
+    job = RefineJob(annotations, folder, refiner, out, limits=dict(limits), **options)
     total, began = len(job.planned), time.monotonic()
     try:
         for outcome in track(
@@ -101,6 +110,10 @@ def _show_summary(summary: Any, out: Path | str) -> None:
     table.add_row("refined", f"{summary.refined:,}")
     table.add_row("there before", f"{summary.present:,}")
     table.add_row("set aside", f"{len(summary.failed):,}")
+    if summary.guard:
+        policy = summary.guard["policy"]
+        table.add_row(f"partly taken back (--guard {policy})", f"{summary.guard['blended']:,}")
+        table.add_row("left as they were by the guard", f"{summary.guard['kept']:,}")
     for note, count in summary.notes.items():
         table.add_row(Text(note), f"{count:,}")
     if summary.refined:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,10 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simgan_aug.audit import Guard
+from simgan_aug.coco import Annotation
 from simgan_aug.data.places import ID_KEYS, check_images, contents, find_ids, find_images, identity
 from simgan_aug.devices import resolve_device
 from simgan_aug.errors import ConfigError, DataError
-from simgan_aug.pixels import Image, bytes_of, check_channel_order, rows_of
+from simgan_aug.pixels import (
+    Image,
+    as_it_was,
+    bytes_of,
+    channels_last,
+    check_channel_order,
+    rows_of,
+)
 from simgan_aug.shared import Refiner, as_refiner, check_cache
 from simgan_aug.variety import Form, Variety, check_probability, identity_of
 
@@ -46,6 +56,10 @@ class BatchRefiner:
         variants: refined forms that one image has; 0: a new one in each epoch.
         cache: "memory" or a folder; needs `variants`. For images on a CPU.
         cache_mb: MiB that the cache holds at most.
+        guard: take back what moved a label: "image", "label", or a `simgan_aug.audit.Guard`. It
+            costs about as much as refining, on the CPU; images on a GPU are fetched for it.
+        boxes: for the guard, a function from the batch to the boxes of each image, (N, 4) of x, y,
+            width and height in px. None: cells of the image stand for labels.
 
     Raises:
         CheckpointError: there is no such refiner, or it cannot be used here.
@@ -68,6 +82,8 @@ class BatchRefiner:
         variants: int = 0,
         cache: str | os.PathLike[str] | None = None,
         cache_mb: int = 4096,
+        guard: str | Guard | None = None,
+        boxes: Callable[[Any], Sequence[Any]] | None = None,
     ) -> None:
         check_probability(p)
         check_channel_order(channel_order)
@@ -85,6 +101,13 @@ class BatchRefiner:
         )
         self.p, self.key, self.ids, self.seed = p, key, ids, seed
         self.device, self.move, self.channel_order = device, move, channel_order
+        self.guard = Guard(guard) if isinstance(guard, str) else guard
+        if boxes is not None and self.guard is None:
+            raise ConfigError("boxes are for the guard: set guard='label' or 'image', or drop them")
+        self.boxes = boxes
+        self.guarded: Counter[str] = Counter()
+        """What the guard did: images it looked at ("images"), of which it has taken back a part
+        ("blended") or all ("kept")."""
         self.epoch = 0
         self._arrived = 0  # images without an id in this epoch
 
@@ -104,11 +127,12 @@ class BatchRefiner:
             ImageError: images of another kind.
         """
         if callable(self.key):
-            return self.key(batch, lambda images: self._refine(images, self._ids(batch)))
+            return self.key(batch, lambda images: self._refine(images, batch))
         images, put = find_images(batch, self.key)
-        return put(self._refine(images, self._ids(batch)))
+        return put(self._refine(images, batch))
 
-    def _refine(self, images: Any, ids: Sequence[Any] | None) -> Any:
+    def _refine(self, images: Any, batch: Any) -> Any:
+        ids = self._ids(batch)
         check_images(images)
         if self.move:
             images = _moved(images, resolve_device(self.device))
@@ -123,7 +147,31 @@ class BatchRefiner:
             strength=[form.strength for form in forms],
             channel_order=self.channel_order,
         )
+        if self.guard is not None:
+            labels = None if self.boxes is None else self.boxes(batch)
+            refined = self._guarded(self.guard, images, rows, refined, labels)
         return _with_rows(images, rows, refined)
+
+    def _guarded(
+        self, guard: Guard, images: Any, rows: list[int], refined: Any, labels: Any
+    ) -> Any:
+        """The refined images as far as they pass."""
+        if labels is not None and len(labels) != len(images):
+            raise DataError(
+                f"expected the boxes of each of {len(images)} images, got {len(labels)}"
+            )
+        passed = list(refined)
+        for place, row in enumerate(rows):
+            boxes = None if labels is None else [_annotation(box) for box in labels[row]]
+            old, new = channels_last(images[row]), channels_last(passed[place])
+            pixels, done = guard(old, new, boxes)
+            self.guarded["images"] += 1
+            if not done.is_untouched:
+                self.guarded["blended" if done.strength else "kept"] += 1
+                passed[place] = as_it_was(pixels, like=passed[place])
+        if isinstance(refined, (list, tuple)):
+            return type(refined)(passed)
+        return torch.stack(passed) if isinstance(refined, Tensor) else np.stack(passed)
 
     def _draw(self, identity: int) -> Form | None:
         rng = np.random.default_rng([self.seed % 2**64, self.epoch, identity % 2**64])
@@ -152,6 +200,18 @@ class BatchRefiner:
             self._arrived += len(images)
             return list(range(self._arrived - len(images), self._arrived))
         return [identity_of(bytes_of(image).data) for image in images]
+
+
+def _annotation(box: Any) -> Annotation:
+    """A box as COCO would have it.
+
+    Raises:
+        DataError: it is not four numbers.
+    """
+    sides = [float(side) for side in box]
+    if len(sides) != 4:
+        raise DataError(f"expected boxes of x, y, width and height, got {sides}")
+    return Annotation(image_id=0, bbox=sides)
 
 
 def _with_rows(images: Any, rows: list[int], refined: Any) -> Any:

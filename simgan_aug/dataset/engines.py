@@ -27,6 +27,9 @@ class Job(Protocol):
     journal: Journal
     target: Folder
 
+    def labelled(self, items: Iterator[Item | None]) -> Iterator[Item | None]:
+        """Items with their annotations, where they are needed."""
+
 
 class Engine(Protocol):
     """Runs a job's workers."""
@@ -60,7 +63,7 @@ class Local:
 
     def work(self, job: Job, task: Task, writer: Writer, held: Sequence[int]) -> Iterator[Outcome]:
         """Refine in a pool of processes, or in this one if there are to be none."""
-        items = share(job.planned, job.journal, self.rank, job.journal.suspects())
+        items = job.labelled(share(job.planned, job.journal, self.rank, job.journal.suspects()))
         if self.workers:
             logs = _logs(job.target)
             yield from Pool(task, self.workers, writer, logs, held).work(items)
@@ -92,7 +95,7 @@ class OnRay:
 
     def work(self, job: Job, task: Task, writer: Writer, held: Sequence[int]) -> Iterator[Outcome]:
         """Refine on the cluster."""
-        items = share(job.planned, job.journal, self.rank, job.journal.suspects())
+        items = job.labelled(share(job.planned, job.journal, self.rank, job.journal.suspects()))
         todo = [item for item in items if item is not None]
         return self._cluster.work(task, todo, self.workers, len(job.planned))
 

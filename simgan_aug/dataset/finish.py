@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
-from simgan_aug.dataset.plan import REPORT
+from simgan_aug.dataset.plan import REPORT, Settings
 from simgan_aug.dataset.splice import Rename, spliced
 from simgan_aug.dataset.storage import digest_of, read_json, sha256_of
 from simgan_aug.errors import DataError
@@ -32,6 +32,9 @@ class Summary:
     """Images set aside, by name: why, and whether they were copied."""
     notes: dict[str, int] = field(default_factory=dict)
     """What is worth knowing of how images were read, and of how many of them."""
+    guard: dict[str, Any] = field(default_factory=dict)
+    """What the guard did, if there was one: "policy", "images" it looked at, "blended" and "kept"
+    as they were, and "decisions" by name."""
     seconds: float = 0.0
     """Time taken."""
     stages: dict[str, float] = field(default_factory=dict)
@@ -53,7 +56,15 @@ class Summary:
         report = read_json(job.target, REPORT)
         whole = sum(job.seconds.values()) or 1.0
         stages = {stage: spent / whole for stage, spent in job.seconds.items()}
-        return cls(job.refined, job.present, report["failed"], report["notes"], seconds, stages)
+        return cls(
+            refined=job.refined,
+            present=job.present,
+            failed=report["failed"],
+            notes=report["notes"],
+            guard=report.get("guard", {}),
+            seconds=seconds,
+            stages=stages,
+        )
 
 
 def finish(job: RefineJob) -> None:
@@ -80,6 +91,8 @@ def finish(job: RefineJob) -> None:
         "notes": dict(sorted(settled.notes.items())),
         "annotations": hashes,
     }
+    if job.settings.guard != "off":
+        report["guard"] = _guarded(job.settings, settled)
     if read_json(job.target, REPORT) != report:
         content = (json.dumps(report, indent=2) + "\n").encode()
         job.target.write(REPORT, content, sync=True)
@@ -98,25 +111,44 @@ def _hash(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
+def _guarded(settings: Settings, settled: _Settled) -> dict[str, Any]:
+    """What the guard did, image by image, where it did anything."""
+    decisions = dict(sorted(settled.guarded.items()))
+    kept = sum(decision["strength"] == 0 for decision in decisions.values())
+    return {
+        "policy": settings.guard,
+        "images": settled.done,
+        "blended": len(decisions) - kept,
+        "kept": kept,
+        "decisions": decisions,
+    }
+
+
 @dataclass
 class _Settled:
     done: int
     failed: list[Line]
     notes: Counter[str]
+    guarded: dict[str, dict[str, Any]]
+    """Decisions of the guard by name."""
 
 
 def _settled(job: RefineJob) -> _Settled:
     """What the journals say of each image, once, whoever said it how often."""
     state = job.journal.state
     noted, failed, notes = bytearray(len(state)), {}, Counter[str]()
+    guarded: dict[str, dict[str, Any]] = {}
     for line in read_lines(job.target):
         if line.done is not None and state[line.done] == DONE and not noted[line.done]:
             noted[line.done] = 1
             notes.update(line.notes)
+            if line.guard is not None:
+                guarded[line.name] = line.guard
         number = line.failed
         if number is not None and state[number] == FAILED and line.policy == job.settings.policy:
             failed[number] = line
-    return _Settled(state.count(DONE), [failed[number] for number in sorted(failed)], notes)
+    ordered = [failed[number] for number in sorted(failed)]
+    return _Settled(state.count(DONE), ordered, notes, guarded)
 
 
 def _checked(path: Path, rename: Rename | None, expected: str) -> Iterator[bytes]:

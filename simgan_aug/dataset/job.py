@@ -25,6 +25,7 @@ from simgan_aug.dataset import lock
 from simgan_aug.dataset.engines import ENGINES, engine_of
 from simgan_aug.dataset.finish import Summary, finish
 from simgan_aug.dataset.journal import TODO, Journal, Writer
+from simgan_aug.dataset.labels import Labels
 from simgan_aug.dataset.masks import copy_masks, find_masks
 from simgan_aug.dataset.plan import INFO, Settings, by_name, differences, planned
 from simgan_aug.dataset.process import Task
@@ -92,6 +93,7 @@ class RefineJob:
         self.annotations = by_name(annotations)
         self.planned = planned([*self.annotations.values()], self.settings)
         self._check_present()
+        self.labels = Labels(self.annotations.values()) if self.settings.guard != "off" else None
         self.masks = find_masks(self.annotations, panoptic)
         for folder in {folder.path for folder, _ in self.masks.values()}:
             _check_apart(folder, out)
@@ -124,6 +126,13 @@ class RefineJob:
             for image, state in zip(self.planned, self.journal.state, strict=True)
             if state == TODO
         ]
+
+    def labelled(self, items: Iterator[Item | None]) -> Iterator[Item | None]:
+        """The same with the annotations of each, if there is a guard to look at them."""
+        for item in items:
+            if item is not None and self.labels is not None:
+                item = item._replace(labels=self.labels.of(item.name))
+            yield item
 
     def run(self) -> Iterator[Outcome]:
         """Refine what is to do; yields what became of each image when its file is in place.

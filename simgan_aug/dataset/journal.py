@@ -5,6 +5,7 @@ torn is the last of its file. Images go by their number in the plan, which the a
 
     {"claim": 7, "alone": false}             somebody has begun with it
     {"done": 7, "name": ..., "output": ..., "source": sha256, "sha256": ..., "size": ...}
+                                             and "guard": ... if a guard has taken something back
     {"failed": 7, "name": ..., "error": ..., "policy": ..., and the above if it was copied}
     {"left": 7}                              given back, untouched
     {"died": 7, "error": ...}                it alone was in the hands of a worker that died
@@ -62,6 +63,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     error: str = ""
     policy: str = ""
     notes: list[str] = []
+    guard: dict[str, Any] | None = None
 
 
 class Writer:

@@ -6,14 +6,16 @@ import hashlib
 import json
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from simgan_aug import coco
+from simgan_aug.audit import Limits
+from simgan_aug.audit.guard import POLICIES as GUARD_POLICIES
 from simgan_aug.dataset.storage import IMAGES, STATE
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.imagefile import MAX_PIXELS, suffixed
@@ -29,6 +31,7 @@ MAX_NAME = 255
 
 FORMATS = ("keep", "png", "jpeg", "webp")
 POLICIES = ("stop", "copy", "skip")
+GUARDS = ("off", *GUARD_POLICIES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,11 @@ class Settings:
     """Whether an image may have another size than the annotations say."""
     max_pixels: int = MAX_PIXELS
     """Width x height of an image, checked before it is decoded."""
+    guard: str = "off"
+    """What is done about labels that moved: nothing ("off"), or as `simgan_aug.audit.Guard` says:
+    "image" or "label"."""
+    limits: Mapping[str, float] = field(default_factory=dict)
+    """Of the guard: those of `simgan_aug.audit.Limits` that are not the default."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -66,17 +74,24 @@ class Settings:
                 f"max_pixels must lie in [1, {MAX_PIXELS:,}] (Pillow's own bound), "
                 f"got {self.max_pixels:,}"
             )
-        for name, known in (("format", FORMATS), ("on_error", POLICIES)):
+        choices = (("format", FORMATS), ("on_error", POLICIES), ("guard", GUARDS))
+        for name, known in choices:
             if getattr(self, name) not in known:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}, got {vars(self)[name]!r}"
                 )
+        if self.limits and self.guard == "off":
+            raise ConfigError("limits are of the guard: choose --guard label or image")
+        Limits.of(self.limits)
 
     @property
     def result(self) -> dict[str, Any]:
         """Those of which the refined pixels are made; a job that goes on must have the same."""
         names = ("strength", "seed", "format", "quality")
-        return {name: getattr(self, name) for name in names}
+        result = {name: getattr(self, name) for name in names}
+        if self.guard != "off":
+            result |= {"guard": self.guard, "limits": asdict(Limits.of(self.limits))}
+        return result
 
     @property
     def policy(self) -> str:

@@ -12,9 +12,10 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
-from simgan_aug.dataset.journal import DEATHS, Writer
-from simgan_aug.dataset.process import NO_FAULT, READY, Task
+from simgan_aug.dataset.journal import DEATHS
+from simgan_aug.dataset.process import NO_FAULT, READY
 from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.errors import OutputError
 
@@ -31,8 +32,30 @@ _END = Item(-1, "")
 _PROGRAM = "from simgan_aug.dataset.process import main; main()"
 
 
+class Work(Protocol):
+    """What worker processes do: a `Task` or an `AuditTask`."""
+
+    @property
+    def device(self) -> str:
+        """Where they do it."""
+
+    @property
+    def threads(self) -> int:
+        """Of each, that read, and as many that write."""
+
+    def line(self) -> bytes:
+        """The first line that they read."""
+
+
+class Notes(Protocol):
+    """Where it is noted that an image has taken a worker with it: a `Writer`."""
+
+    def add(self, **line: Any) -> None:
+        """Append a line."""
+
+
 class Pool:
-    """Processes that refine images.
+    """Processes that refine or audit images.
 
     Args:
         task: what they do.
@@ -43,7 +66,7 @@ class Pool:
     """
 
     def __init__(
-        self, task: Task, count: int, journal: Writer, logs: Path, keep: Sequence[int] = ()
+        self, task: Work, count: int, journal: Notes, logs: Path, keep: Sequence[int] = ()
     ) -> None:
         self._task, self._count, self._journal = task, count, journal
         self._logs, self._keep = logs, keep
@@ -152,7 +175,7 @@ class Pool:
 class _Process:
     """One worker process, seen from the job."""
 
-    def __init__(self, task: Task, logs: Path, keep: Sequence[int]) -> None:
+    def __init__(self, task: Work, logs: Path, keep: Sequence[int]) -> None:
         self.held: dict[int, Item] = {}
         self.ended = self.ready = False
         self.code = 0

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
+from simgan_aug.dataset.auditing import AuditTask
 from simgan_aug.dataset.plan import Settings
 from simgan_aug.dataset.storage import folder_of
 from simgan_aug.dataset.worker import Item, Worker
@@ -57,6 +58,11 @@ class Task:
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
+def task_of(told: dict[str, Any]) -> Task | AuditTask:
+    """The task that a job's first line speaks of."""
+    return AuditTask(**told) if told.get("kind") == "audit" else Task(**told)
+
+
 class Lines:
     """The images on a stream; None as long as no line has come and some outcome is awaited."""
 
@@ -89,7 +95,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of the terminal; the job says when to end
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print goes to the log
-    task = Task(**json.loads(sys.stdin.buffer.readline()))
+    task = task_of(json.loads(sys.stdin.buffer.readline()))
     try:
         worker = task.worker()
         answers.write(READY)

@@ -10,13 +10,17 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import msgspec
+
+from simgan_aug.audit import Guard, Guarded, Limits
 from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
+from simgan_aug.dataset.labels import decoded
 from simgan_aug.dataset.plan import Settings, place_of
 from simgan_aug.dataset.storage import Folder
-from simgan_aug.errors import DataError, ImageError, OutputError, is_out_of_memory
+from simgan_aug.errors import DataError, OutputError, is_out_of_memory
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
 
@@ -34,6 +38,8 @@ class Item(NamedTuple):
     height: float | None = None
     alone: bool = False
     """Whether it may kill its worker, which then holds no other."""
+    labels: str = "[]"
+    """Its annotations, as `simgan_aug.dataset.labels` gives them; for a guard or an audit only."""
 
     @property
     def pixels(self) -> int:
@@ -56,6 +62,8 @@ class Outcome:
     """Whether the result could not be written, and the image is not to blame."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Spent to "decode", "refine" and "encode" it."""
+    found: dict[str, Any] = field(default_factory=dict)
+    """Of an audit."""
 
 
 @dataclass
@@ -69,6 +77,7 @@ class _Work:
     """None once it has an outcome."""
     outcome: Outcome | None = None
     seconds: dict[str, float] = field(default_factory=dict)
+    guarded: Guarded | None = None
 
 
 class Worker:
@@ -93,6 +102,9 @@ class Worker:
         self._refiner, self._source, self._target = refiner, source, target
         self._settings, self._threads = settings, threads
         self._journal = Writer(target)
+        self._guard: Guard | None = None
+        if settings.guard != "off":
+            self._guard = Guard(settings.guard, Limits.of(settings.limits))
 
     def close(self) -> None:
         """End the journal."""
@@ -189,6 +201,9 @@ class Worker:
         seed = self._settings.seed_of(work.item.name)
         with self._named(work.item):
             pixels = self._refiner(work.image.pixels, seed=seed, strength=self._settings.strength)
+            if self._guard is not None:
+                labels = decoded(work.item.labels)
+                pixels, work.guarded = self._guard(work.image.pixels, pixels, labels)
         work.image = replace(work.image, pixels=pixels)
 
     def _store(self, work: _Work) -> None:
@@ -198,7 +213,11 @@ class Worker:
             content = encode_image(
                 work.image, self._settings.quality, None if kept else self._settings.format.upper()
             )
-        written = _write(self._target, self._settings.output(work.item.name), content)
+        written: dict[str, Any] = _write(
+            self._target, self._settings.output(work.item.name), content
+        )
+        if work.guarded is not None and not work.guarded.is_untouched:
+            written["guard"] = msgspec.to_builtins(work.guarded)
         self._journal.add(
             done=work.item.number,
             name=work.item.name,
@@ -213,8 +232,8 @@ class Worker:
         """Errors of what knows only pixels, with the name of their file."""
         try:
             yield
-        except ImageError as error:
-            raise ImageError(f"{self._source}/{item.name}: {error}") from None
+        except DataError as error:  # also an annotation that cannot be made out
+            raise type(error)(f"{self._source}/{item.name}: {error}") from None
 
     def _fail(self, work: _Work, error: str) -> None:
         """An image that cannot be refined: as the settings say."""

@@ -1,0 +1,190 @@
+"""One image before and after: what became of each of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from simgan_aug.audit import measures
+from simgan_aug.audit.appeared import appeared
+from simgan_aug.audit.limits import Limits, fails
+from simgan_aug.audit.pair import Pair
+from simgan_aug.coco import Annotation, Id
+from simgan_aug.displacement import Displacement, locate
+from simgan_aug.errors import DataError
+from simgan_aug.geometry import mask_of
+
+Array = np.ndarray[Any, Any]
+
+AROUND = 8
+"""Px around a keypoint that are located."""
+
+MARGIN = 6
+"""Px around labels where something new is taken for theirs."""
+
+
+class LabelAudit(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a label; None: it cannot be told."""
+
+    id: Any
+    """Of the annotation."""
+    category: str
+    bbox: list[float]
+    """x, y, width, height in px."""
+    displacement: tuple[float, float] | None = None
+    """Px to the right and down that the picture under the box has moved on the whole."""
+    local: float | None = None
+    """Px that a quarter of its parts have moved."""
+    keypoints: list[float | None] = []
+    """Px that the picture around each visible keypoint has moved."""
+    contour: float | None = None
+    """F1 of the edges along the mask's outline, before and after."""
+    content: float | None = None
+    """Similarity of what is under it after its best tone curve, up to 1."""
+    contrast: float | None = None
+    """Contrast left, as a share of what became of the image's."""
+    colour: float | None = None
+    """8-bit levels that its chroma is off the image's best colour map."""
+    failures: list[str] = []
+    """Measures beyond their limits; "displacement" also where the picture was there, and is not to
+    be found any more."""
+
+    @property
+    def is_unmeasurable(self) -> bool:
+        """Whether it had too little structure for anything to be said of its place."""
+        return self.displacement is None and not self.failures
+
+
+class ImageAudit(msgspec.Struct, frozen=True):
+    """What became of the labels of an image, and what is new beside them."""
+
+    labels: list[LabelAudit]
+    appeared: list[dict[str, Any]] = []
+    """{"bbox": [x, y, width, height], "score": strength} of new structure outside of labels."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether nothing is beyond a limit."""
+        return not self.appeared and not any(label.failures for label in self.labels)
+
+
+def audit(
+    old: Array,
+    new: Array,
+    annotations: Sequence[Annotation] = (),
+    categories: Mapping[Id, str] | None = None,
+    limits: Limits | None = None,
+) -> ImageAudit:
+    """Hold an image against what it was.
+
+    Args:
+        old, new: (H, W) or (H, W, C) before and after; uint8, uint16, or floats in [0, 1].
+        annotations: of this image, as COCO has them; those that lie nowhere are left out.
+        categories: names by id.
+        limits: see `Limits`.
+
+    Raises:
+        ImageError: the images are of two sizes, or none.
+        DataError: an annotation that makes no sense.
+    """
+    pair, limits = Pair(old, new), limits or Limits()
+    taken = np.zeros(pair.size, dtype=bool)
+    labels = []
+    for annotation in annotations:
+        if not lies_somewhere(annotation):
+            continue
+        mask = mask_of(annotation, *pair.size)
+        box = annotation.bbox or _box_of(mask)
+        taken[measures.window(box, pair.size, MARGIN)] = True
+        name = (categories or {}).get(annotation.category_id, "") if annotation.category_id else ""
+        labels.append(_label(pair, annotation, mask, box, name, limits))
+    places = [
+        {"bbox": list(place.bbox), "score": place.score}
+        for place in appeared(pair, taken, limits.appeared)
+    ]
+    return ImageAudit(labels, places)
+
+
+def _label(
+    pair: Pair, annotation: Annotation, mask: Array, box: list[float], name: str, limits: Limits
+) -> LabelAudit:
+    outlined = mask if annotation.segmentation else None
+    whole = locate(*pair.structures, box)
+    points = [locate(*pair.structures, _around(*at)) for at in visible(annotation.keypoints)]
+    distances = [_distance(place) for place in points]
+    values = {
+        "displacement": _distance(whole),
+        "local": measures.local(pair, box, outlined),
+        "keypoints": max((each for each in distances if each is not None), default=None),
+        "contour": None if outlined is None else measures.contour(pair, outlined),
+        "content": measures.content(pair, box, outlined),
+        "contrast": measures.contrast(pair, box),
+        "colour": measures.colour(pair, box, outlined),
+    }
+    lost = {"displacement": _is_lost(whole), "keypoints": any(map(_is_lost, points))}
+    return LabelAudit(
+        id=annotation.id,
+        category=name,
+        bbox=box,
+        displacement=_place(whole),
+        keypoints=[_rounded(each) for each in distances],
+        **{key: _rounded(values[key]) for key in ("local", "contour", "content")},
+        **{key: _rounded(values[key]) for key in ("contrast", "colour")},
+        failures=[m for m, v in values.items() if fails(m, v, limits) or lost.get(m)],
+    )
+
+
+def lies_somewhere(annotation: Annotation) -> bool:
+    """Whether an annotation has a box or a mask; a caption has neither."""
+    return annotation.bbox is not None or bool(annotation.segmentation)
+
+
+def visible(keypoints: Any) -> list[tuple[float, float]]:
+    """x and y of the keypoints that can be seen: of x, y, v those with v = 2, as COCO has them.
+
+    Raises:
+        DataError: they are no list of numbers.
+    """
+    try:
+        triples = zip(*[iter(keypoints or ())] * 3, strict=False)
+        return [(float(x), float(y)) for x, y, v in triples if v == 2]
+    except (TypeError, ValueError):
+        raise DataError(f"expected keypoints as x, y, v, x, y, v, ...; got {keypoints!r}") from None
+
+
+def _around(x: float, y: float) -> tuple[float, float, float, float]:
+    return x - AROUND, y - AROUND, 2 * AROUND, 2 * AROUND
+
+
+def _distance(place: Displacement | None) -> float | None:
+    return place.distance if place is not None and place.is_found else None
+
+
+def _place(place: Displacement | None) -> tuple[float, float] | None:
+    if place is None or not place.is_found:
+        return None
+    return round(place.x, 3), round(place.y, 3)
+
+
+def _is_lost(place: Displacement | None) -> bool:
+    """Whether there was something to find again, and it was not found."""
+    return place is not None and not place.is_found
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _box_of(mask: Array) -> list[float]:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return [0.0, 0.0, 0.0, 0.0]
+    return [
+        float(columns[0]),
+        float(rows[0]),
+        float(columns[-1] - columns[0] + 1),
+        float(rows[-1] - rows[0] + 1),
+    ]

@@ -1,0 +1,244 @@
+"""The audit of a data set: every label of every image, streamed, by the workers of the refine job.
+
+AUDIT.jsonl   a line an image as it is measured, after one that says what is audited
+AUDIT.json    what it all comes to, written last
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from simgan_aug.audit import ImageAudit, Limits, Totals
+from simgan_aug.coco import CocoImage
+from simgan_aug.dataset.auditing import AuditTask, refined_name, stamp
+from simgan_aug.dataset.labels import Labels
+from simgan_aug.dataset.plan import INFO, Settings, planned
+from simgan_aug.dataset.pool import Pool
+from simgan_aug.dataset.ranks import Rank
+from simgan_aug.dataset.storage import IMAGES, Folder, LocalFolder, folder_of, sha256_of
+from simgan_aug.dataset.worker import Item, Outcome
+from simgan_aug.errors import ConfigError, DataError, OutputError
+from simgan_aug.files import write_atomically
+from simgan_aug.imagefile import MAX_PIXELS
+
+VERSION = 1
+"""Of the files."""
+
+NAME = "audit.json"
+"""Where an audit goes if nobody says."""
+
+
+class AuditJob:
+    """An audit that is planned: what can be checked before the first image has been.
+
+    Args:
+        annotations: COCO files; they may share images.
+        images: folder of the originals, or its address in an object store; only read.
+        refined: folder of the refined images under the same names, or with the endings of another
+            format; or the result of a refine job.
+        out: AUDIT.json; the lines go beside it. None: `audit.json` in the result of the refine
+            job, else in the current folder. An audit that was interrupted goes on, with what has
+            not changed since.
+        limits: those of `simgan_aug.audit.Limits` that are not to be the default.
+        workers: processes; 0: this one; None: one a core.
+
+    Raises:
+        SimganAugError: an annotation file, a folder or a limit cannot be used.
+    """
+
+    def __init__(
+        self,
+        annotations: Sequence[Path],
+        images: Path | str,
+        refined: Path | str,
+        out: Path | None = None,
+        *,
+        limits: Mapping[str, float] | None = None,
+        workers: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.limits = Limits.of(limits or {})
+        is_result = folder_of(refined).size(INFO) is not None
+        self.out = out or Path(f"{refined}/{NAME}" if is_result else NAME)
+        refined = f"{refined}/{IMAGES}" if is_result else refined
+        self.source, self.refined = _folder(images, "--images"), _folder(refined, "--refined")
+        self.lines = self.out.with_suffix(".jsonl")
+        _check_out(self.out, annotations)
+        self.planned = planned(annotations, Settings(allow_size_mismatch=True))
+        self._labels = Labels(annotations)
+        self._workers = Rank().cores() if workers is None else workers
+        self._task = AuditTask(
+            images=_absolute(images),
+            refined=_absolute(refined),
+            limits=asdict(self.limits),
+            categories=[*self._labels.categories.items()],
+            max_pixels=max_pixels,
+        )
+        self._annotations = {str(path.absolute()): sha256_of(path) for path in annotations}
+        self._header = {
+            "audit": VERSION,
+            "annotations": self._annotations,
+            "images": self._task.images,
+            "refined": self._task.refined,
+            "limits": asdict(self.limits),
+        }
+        self.totals = Totals(self.limits)
+        self._settled = bytearray(len(self.planned))
+        self._kept = 0  # bytes of lines that still hold
+        self.present = 0
+        """Images that an interrupted run has audited."""
+        if not self.out.exists():
+            self._resume()
+
+    def run(self) -> Iterator[Outcome]:
+        """Audit what is to do; yields what was found of each image, then writes `out`.
+
+        Raises:
+            OutputError: a file cannot be written, or workers die before they have begun.
+        """
+        self.out.unlink(missing_ok=True)
+        with _appending(self.lines, self._kept) as file:
+            if not self._kept:
+                _write(file, self._header)
+            for outcome in self._outcomes():
+                self._settle(outcome, file)
+                yield outcome
+        write_atomically(self.out, (json.dumps(self.summary(), indent=2) + "\n").encode())
+
+    def summary(self) -> dict[str, Any]:
+        """What it all comes to, as `out` has it."""
+        return {
+            "version": VERSION,
+            "annotations": list(self._annotations),
+            "images": self._task.images,
+            "refined": self._task.refined,
+            "limits": asdict(self.limits),
+            **self.totals.summary(),
+        }
+
+    def _outcomes(self) -> Iterator[Outcome]:
+        if not self._workers:
+            yield from self._task.worker().work(self._items())
+            return
+        logs = self.out.parent / f".{self.out.stem}-logs"
+        yield from Pool(self._task, self._workers, _Deaths(), logs).work(self._items())
+        if logs.is_dir() and not any(logs.iterdir()):
+            logs.rmdir()
+
+    def _items(self) -> Iterator[Item]:
+        for number, image in enumerate(self.planned):
+            if not self._settled[number]:
+                labels = self._labels.of(image.file_name)
+                yield Item(number, image.file_name, image.width, image.height, labels=labels)
+
+    def _settle(self, outcome: Outcome, file: IO[bytes]) -> None:
+        image = self.planned[outcome.number]
+        if outcome.status == "done":
+            said = {"width": image.width, "height": image.height, **outcome.found}
+            self.totals.add(image.file_name, msgspec.convert(outcome.found, ImageAudit))
+        else:
+            said = {"error": outcome.error}
+            self.totals.fail(image.file_name, outcome.error)
+        _write(file, {"image": image.file_name, **said, "stamp": self._stamp(image)})
+
+    def _stamp(self, image: CocoImage) -> list[int | None]:
+        """Of both files of an image: another one, and it is to be audited again."""
+        name = image.file_name
+        mine, its = stamp(self.source, name), refined_name(self.refined, name)
+        return [*mine, *stamp(self.refined, its)]
+
+    def _resume(self) -> None:
+        """Take over the lines of an interrupted run of the same audit, as far as they hold."""
+        numbers = {image.file_name: number for number, image in enumerate(self.planned)}
+        for place, (line, end) in enumerate(_lines(self.lines)):
+            if not place:
+                if line != json.loads(json.dumps(self._header)):
+                    return
+                self._kept = end
+                continue
+            number = numbers.get(line.get("image", ""))
+            if number is None or line.get("stamp") != self._stamp(self.planned[number]):
+                return
+            self._take(line, number)
+            self._kept = end
+            self.present += 1
+
+    def _take(self, line: dict[str, Any], number: int) -> None:
+        self._settled[number] = 1
+        if "error" in line:
+            self.totals.fail(line["image"], line["error"])
+        else:
+            self.totals.add(line["image"], msgspec.convert(line, ImageAudit))
+
+
+class _Deaths:
+    """Takes what a pool notes of workers that died; an outcome says it, too."""
+
+    def add(self, **line: Any) -> None:
+        """Nothing is kept: a later audit tries again."""
+
+
+def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """The lines of an interrupted audit, each with where it ends; up to one that is torn."""
+    end = 0
+    try:
+        with path.open("rb") as file:
+            for raw in file:
+                end += len(raw)
+                line = json.loads(raw) if raw.endswith(b"\n") else None
+                if not isinstance(line, dict):
+                    return
+                yield line, end
+    except (OSError, ValueError):
+        return
+
+
+def _appending(path: Path, kept: int) -> IO[bytes]:
+    """A file to append to, of which the first bytes are kept.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("r+b" if kept else "wb")
+        file.seek(kept)
+        file.truncate()
+        return file
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _write(file: IO[bytes], line: dict[str, Any]) -> None:
+    try:
+        file.write(json.dumps(line).encode() + b"\n")
+        file.flush()
+    except OSError as error:
+        raise OutputError(f"cannot write {file.name}: {error.strerror or error}") from None
+
+
+def _folder(place: Path | str, option: str) -> Folder:
+    folder = folder_of(place)
+    if isinstance(folder, LocalFolder) and not folder.path.is_dir():
+        raise DataError(f"{place}: no such folder; say with {option} where the images lie")
+    return folder
+
+
+def _check_out(out: Path, annotations: Sequence[Path]) -> None:
+    if out.suffix != ".json":
+        raise ConfigError(f"--out must name a .json file, got {out}")
+    if out.is_dir():
+        raise ConfigError(f"--out must name a file, {out} is a folder")
+    if any(path.resolve() == out.resolve() for path in annotations):
+        raise ConfigError(f"--out {out} is an annotation file; choose another name")
+
+
+def _absolute(place: Path | str) -> str:
+    return str(place) if "://" in str(place) else os.path.abspath(place)

@@ -1,0 +1,102 @@
+"""A worker that audits: it holds refined images against their originals."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from simgan_aug.audit import Limits, audit
+from simgan_aug.coco import Id
+from simgan_aug.dataset.labels import decoded
+from simgan_aug.dataset.storage import Folder, LocalFolder, folder_of
+from simgan_aug.dataset.worker import Item, Outcome
+from simgan_aug.errors import DataError, is_out_of_memory
+from simgan_aug.imagefile import TARGETS, decode_image, suffixed
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditTask:
+    """What a process must know to audit."""
+
+    images: str
+    refined: str
+    limits: dict[str, float]
+    categories: list[tuple[Id, str]]
+    max_pixels: int
+    device: str = "cpu"
+    threads: int = 1
+    kind: str = "audit"
+
+    def worker(self) -> AuditWorker:
+        """The worker, in this process."""
+        return AuditWorker(self)
+
+    def line(self) -> bytes:
+        """As the first line that the process reads."""
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+
+class AuditWorker:
+    """Audits the images that it is handed, one after the other."""
+
+    def __init__(self, task: AuditTask) -> None:
+        self._images, self._refined = folder_of(task.images), folder_of(task.refined)
+        self._limits, self._max_pixels = Limits.of(task.limits), task.max_pixels
+        self._categories = {id: name for id, name in task.categories}
+
+    def close(self) -> None:
+        """There is nothing to end."""
+
+    def work(self, items: Iterable[Item | None]) -> Iterator[Outcome]:
+        """Audit images; yields what was found of each."""
+        for item in items:
+            if item is not None:
+                yield self._audited(item)
+
+    def _audited(self, item: Item) -> Outcome:
+        try:
+            name = refined_name(self._refined, item.name)
+            found = audit(
+                self._pixels(self._images, item.name),
+                self._pixels(self._refined, name),
+                decoded(item.labels),
+                self._categories,
+                self._limits,
+            )
+        except DataError as error:
+            return Outcome(item.number, item.name, "failed", f"{item.name}: {error}")
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return Outcome(
+                item.number, item.name, "failed", f"{item.name}: not enough memory to audit it"
+            )
+        return Outcome(item.number, item.name, "done", found=msgspec.to_builtins(found))
+
+    def _pixels(self, folder: Folder, name: str) -> Array:
+        return decode_image(folder.read(name), f"{folder}/{name}", self._max_pixels).pixels
+
+
+def refined_name(folder: Folder, name: str) -> str:
+    """Under what name a refined image lies: its own, or that with another format's ending."""
+    others = (suffixed(name, target) for target in TARGETS)
+    return next((each for each in (name, *others) if folder.size(each) is not None), name)
+
+
+def stamp(folder: Folder, name: str) -> list[int | None]:
+    """What tells whether a file has been written anew: its size, and on a disk its time."""
+    if not isinstance(folder, LocalFolder):
+        return [folder.size(name)]
+    try:
+        status = (folder.path / posixpath.normpath(name)).stat()
+    except (OSError, ValueError):
+        return [None]
+    return [status.st_size, status.st_mtime_ns]
