@@ -51,6 +51,12 @@ class Displacement(NamedTuple):
         """Px in all."""
         return math.hypot(self.x, self.y)
 
+    @property
+    def is_found(self) -> bool:
+        """Whether it is the old picture that lies there, and not just what fits least badly."""
+        within = max(abs(self.x), abs(self.y)) < REACH - 0.5
+        return self.match >= LEAST_MATCH and within
+
 
 def structure(image: Array, sigma: float = 1.0) -> Array:
     """Edge directions of an image, each weighed by its strength among its neighbours.
@@ -89,6 +95,19 @@ def displacement(old: Array, new: Array, box: Sequence[float]) -> Displacement |
     Raises:
         ImageError: the images differ in size.
     """
+    best = locate(old, new, box)
+    return best if best is not None and best.is_found else None
+
+
+def locate(old: Array, new: Array, box: Sequence[float]) -> Displacement | None:
+    """Where the picture under a box fits best, however badly: `is_found` says whether it is there.
+
+    Args:
+        old, new, box: as in `displacement`.
+
+    Returns:
+        None where there was too little structure to be found again.
+    """
     if old.shape != new.shape:
         raise ImageError(f"expected two images of one size, got {old.shape[1:]}, {new.shape[1:]}")
     rows, columns = _span(box[1], box[3], old.shape[1]), _span(box[0], box[2], old.shape[2])
@@ -98,13 +117,10 @@ def displacement(old: Array, new: Array, box: Sequence[float]) -> Displacement |
     if not _is_distinct(template, _around(old, rows, columns, 2)):
         return None
     fits = _correlation(template, _around(new, rows, columns, REACH))
-    y, x = np.unravel_index(int(fits.argmax()), fits.shape)
-    if fits[y, x] < LEAST_MATCH or {y, x} & {0, 2 * REACH}:
-        return None
+    y, x = (int(place) for place in np.unravel_index(int(fits.argmax()), fits.shape))
+    row, column = fits[y], fits[:, x]
     return Displacement(
-        float(x - REACH + _vertex(fits[y, x - 1 : x + 2])),
-        float(y - REACH + _vertex(fits[y - 1 : y + 2, x])),
-        float(fits[y, x]),
+        x - REACH + _vertex(row, x), y - REACH + _vertex(column, y), float(fits[y, x])
     )
 
 
@@ -142,8 +158,13 @@ def _is_distinct(template: Array, window: Array) -> bool:
     return bool(fits[2, 2] > 0.5 and fits[2, 2] - ring.max() >= LEAST_DROP)
 
 
-def _vertex(three: Array) -> float:
-    """Where the parabola through three values, of which the second is highest, has its top."""
-    before, top, after = (float(value) for value in three)
+def _vertex(values: Array, place: int) -> float:
+    """By how much the top of the parabola through the highest value and its neighbours is off it.
+
+    At an end there are no two neighbours, and nothing can be said.
+    """
+    if not 0 < place < len(values) - 1:
+        return 0.0
+    before, top, after = (float(value) for value in values[place - 1 : place + 2])
     bend = before - 2 * top + after
     return 0.0 if bend >= 0 else max(-0.5, min(0.5, 0.5 * (before - after) / bend))
