@@ -1,4 +1,4 @@
-"""The demo: train on the shipped hands, refine them, draw the sheet, print the numbers."""
+"""The demo: train on the shipped hands, refine them, audit the labels, write the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from simgan_aug.config import load_config
-from simgan_aug.dataset import refine
+from simgan_aug.dataset import AuditJob, refine
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.files import write_atomically
 from simgan_aug.folders import check_writable, list_images
@@ -21,6 +21,7 @@ from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.preview import preview_folders
 from simgan_aug.realism import features, kid
+from simgan_aug.report import Report
 from simgan_aug.run import REFINER, Inputs, Run
 from simgan_aug.sheet import save_png
 
@@ -36,7 +37,7 @@ def run(
 
     Args:
         data: folder of the hands sample; None: `SHIPPED`, here or beside the package's source.
-        out: folder for the run, the refined data set, sheet.png and numbers.json.
+        out: folder for the run, the refined data set, sheet.png, report.html and numbers.json.
         steps: adversarial steps.
         follow: shows a run's progress until it ends.
     """
@@ -58,11 +59,12 @@ def run(
     yield f"refined {done.refined} images in {done.seconds:.1f} s: {out / 'refined'}"
     picture = preview_folders(ImageRefiner.load(refiner), inputs.images, inputs.real)
     save_png(picture, out / "sheet.png")
-    numbers = _numbers(inputs, out / "refined" / "images")
+    numbers = _numbers(inputs, out / "refined" / "images") | _audited(inputs, out / "refined")
+    Report(out / "refined", title="Hands, refined").write(out / "report.html")
     numbers["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(out / "numbers.json", (json.dumps(numbers, indent=2) + "\n").encode())
     yield from _report(numbers)
-    yield f"look at {out / 'sheet.png'}; then try your own: simgan-aug train --help"
+    yield f"look at {out / 'report.html'}; then try your own: simgan-aug train --help"
 
 
 def _numbers(inputs: Inputs, refined: Path) -> dict[str, Any]:
@@ -81,7 +83,22 @@ def _numbers(inputs: Inputs, refined: Path) -> dict[str, Any]:
     return {"distance": rounded, "mean_change_grey_levels": round(float(change), 2)}
 
 
+def _audited(inputs: Inputs, refined: Path) -> dict[str, Any]:
+    """How far labels have moved; writes the audit."""
+    job = AuditJob([inputs.annotations], inputs.images, refined)
+    for _ in job.run():
+        pass
+    summary = job.summary()
+    counts = {name: summary["counts"][name] for name in ("labels", "rejected")}
+    return {"labels": {**counts, "moved_px": summary["overall"]["displacement"]}}
+
+
 def _report(numbers: dict[str, Any]) -> Iterator[str]:
+    labels, moved = numbers["labels"], numbers["labels"]["moved_px"]
+    yield f"labels: {labels['rejected']} of {labels['labels']} beyond a limit of the audit"
+    if moved["measured"]:
+        px = ", ".join(f"{name} {moved[name]:.2f}" for name in ("p50", "p95", "worst"))
+        yield f"the picture under a label has moved by, px: {px}"
     yield "distance (KID, random features; range over resampled images; lower is nearer):"
     for name, (value, low, high) in numbers["distance"].items():
         yield f"  {name:18} {value:8.3f}  [{low:.3f}, {high:.3f}]"
@@ -116,6 +133,6 @@ def _clear(out: Path) -> None:
         raise ConfigError(f"{out} is not empty and not of an earlier demo; choose another --out")
     for name in ("run", "refined"):
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("sheet.png", "numbers.json"):
+    for name in ("sheet.png", "report.html", "numbers.json"):
         (out / name).unlink(missing_ok=True)
     write_atomically(out / MARK, b"simgan-aug demo may replace what it has written here\n")

@@ -64,7 +64,7 @@ def simgan_training_started(out: Path, config: Any, first_step: int) -> None:
     """A run begins or goes on.
 
     Args:
-        out: the run's folder; identifies the run in the other two hooks.
+        out: the run's folder; identifies the run in the other hooks.
         config: `simgan_aug.config.Config`.
         first_step: the number that the first step will have; more than 1 in a resumed run.
     """
@@ -79,6 +79,17 @@ def simgan_training_step(out: Path, step: Any, preview: Callable[[], Any]) -> No
         step: `simgan_aug.training.Step`.
         preview: draws a sheet (synthetic over refined over real, a `PIL.Image`) with the present
             average.
+    """
+
+
+@hookspec
+def simgan_training_alarm(out: Path, step: Any, alarm: Any) -> None:
+    """Something has gone wrong; called for each such thing, as often as it is looked for and found.
+
+    Args:
+        out: the run's folder.
+        step: `simgan_aug.training.Step` after which it was found.
+        alarm: `simgan_aug.alarms.Alarm`: name, value, limit, and a message that says what to turn.
     """
 
 

@@ -4,6 +4,7 @@ RUN/refiner.safetensors   the averaged refiner, all that inference needs
 RUN/state.safetensors     what --resume goes on from
 RUN/run.json              config, inputs and their fingerprints
 RUN/metrics.jsonl         one line of losses every `LOG_EVERY` steps
+RUN/alarms.jsonl          one line for each thing found wrong, every `SAVE_EVERY` steps
 RUN/samples/*.png         synthetic over refined over real
 """
 
@@ -22,7 +23,10 @@ from PIL import Image as PilImage
 from torch import Tensor, nn
 
 from simgan_aug import checkpoint, data, plugins
+from simgan_aug.alarms import Alarm, Watch
 from simgan_aug.config import Config, parse
+from simgan_aug.data.handful import take_handful
+from simgan_aug.data.sources import read_boxes
 from simgan_aug.devices import resolve_device
 from simgan_aug.errors import CheckpointError, ConfigError, DataError, PluginError
 from simgan_aug.files import write_atomically
@@ -36,7 +40,7 @@ from simgan_aug.training import Regularization, Step, train
 
 REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
 SAVE_EVERY = 200
-"""Steps between two saves."""
+"""Steps between two saves, and between two looks for alarms."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,9 @@ class Run:
         self.state = self._start()
         if resume and (out / STATE).exists():  # else it was killed before its first save
             self._restore()
+        self.alarms: list[Alarm] = []
+        """What was found wrong when it was last looked for."""
+        self._watch = self._watched()
         if self.state.step > self.total:
             raise ConfigError(
                 f"{out} has done {self.state.step} steps, more than the {self.total} now asked for"
@@ -132,6 +139,8 @@ class Run:
                 )
                 if step.number % SAVE_EVERY == 0:
                     self.save()
+                if step.number % SAVE_EVERY == 0 or step.number == self.total:
+                    self._look(step)
                 yield step
             reason = "finished"
         except GeneratorExit:  # the caller stops between two steps
@@ -206,6 +215,31 @@ class Run:
             training,
             self.state,
         )
+
+    def _watched(self) -> Watch:
+        """A watch over this run; its handful is the same when the run is resumed."""
+
+        def refine(network: nn.Module, images: list[Any]) -> list[Any]:
+            # The handful has its tone already.
+            refiner = ImageRefiner(
+                network, self.synthetic.channels, self.bank, match=False, device=self.device
+            )
+            refined: list[Any] = refiner(images)
+            return refined
+
+        boxes = read_boxes(self.inputs.annotations, self.synthetic.names)
+        paired = takes_reference(self.state.discriminator)
+        handful = take_handful(self.synthetic, self.real, boxes, self.config, self.bank, paired)
+        return Watch(handful, refine)
+
+    def _look(self, step: Step) -> None:
+        """Look for what is wrong, once the two networks play against each other."""
+        if step.phase != "adversarial":
+            return
+        steps = step.number - (self.total - self.config.training.steps)
+        self.alarms = self._watch.look(self.state, steps)
+        for alarm in self.alarms:
+            plugins.registry().notify("simgan_training_alarm", out=self.out, step=step, alarm=alarm)
 
     def _start(self) -> TrainingState:
         torch.manual_seed(self.config.training.seed)

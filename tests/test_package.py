@@ -24,7 +24,7 @@ LAYERS = [
     # use
     {"shared"},
     {"cache"},
-    {"inference", "training", "audit", "realism"},
+    {"inference", "training", "alarms", "audit", "realism"},
     {"state"},
     # wiring
     {"checkpoint"},

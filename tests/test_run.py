@@ -8,7 +8,11 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch import nn
 
+from simgan_aug import hookimpl, plugins
+from simgan_aug.alarms import Watch
+from simgan_aug.cli.options import follow
 from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
 from simgan_aug.errors import (
     CheckpointError,
@@ -310,3 +314,141 @@ def test_a_reference_is_trained_with_and_refined_with(inputs, tmp_path, image):
 def test_a_run_does_not_lie_in_its_own_data(inputs, tmp_path, out):
     with pytest.raises(ConfigError, match="overlap"):
         Run(SMALL, inputs, tmp_path / out)
+
+
+class Negative(nn.Module):
+    """A refiner whose result is a negative in every way that a watch could leave a trace in: it
+    draws from the global generator, it learns from all that it sees, and part of it is frozen."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.statistics = nn.BatchNorm2d(channels)
+        self.frozen = nn.BatchNorm2d(channels)
+        self.frozen.weight.requires_grad_(False)
+
+    def forward(self, images):
+        small = self.statistics(images) + self.frozen(images) + torch.randn_like(images)
+        return 0.01 * small - images
+
+
+@pytest.fixture
+def negative(monkeypatch):
+    """A config whose refiner is a negative, looked at after each step."""
+    part = plugins.RegisteredPart(Negative, "builtin")
+    monkeypatch.setitem(plugins.registry().parts["refiner"], "negative", part)
+    monkeypatch.setattr("simgan_aug.run.SAVE_EVERY", 1)
+    return dataclasses.replace(
+        SMALL,
+        refiner=Part(name="negative"),
+        discriminator=Part(name="patch", options={"features": 8, "spectral": True}),
+    )
+
+
+def alarm_lines(out):
+    return [json.loads(line) for line in (out / "alarms.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["unshuffle", "negative"])
+def test_watching_leaves_no_trace_in_the_training(inputs, tmp_path, negative, monkeypatch, name):
+    part = SMALL.refiner if name == "unshuffle" else negative.refiner
+    config = dataclasses.replace(negative, refiner=part)
+    list(Run(config, inputs, tmp_path / "watched").steps())
+    monkeypatch.setattr(Watch, "look", lambda self, state, steps: [])
+
+    list(Run(config, inputs, tmp_path / "alone").steps())
+
+    for file in ("refiner.safetensors", "state.safetensors"):
+        assert (tmp_path / "watched" / file).read_bytes() == (
+            tmp_path / "alone" / file
+        ).read_bytes()
+
+
+def test_networks_are_in_the_same_modes_after_a_look(inputs, tmp_path, negative):
+    run = Run(negative, inputs, tmp_path / "out")
+    networks = run.state.refiner, run.state.averaged, run.state.discriminator
+    for network in networks[:2]:
+        network.frozen.eval()
+
+    def modes():
+        parts = [part.training for network in networks for part in network.modules()]
+        return parts + [w.requires_grad for network in networks for w in network.parameters()]
+
+    before = modes()
+    for step in run.steps():
+        assert run.alarms
+        assert modes() == before
+        if step.number == 2:
+            break
+
+
+def test_an_alarm_is_a_line_with_its_step_value_and_message(inputs, tmp_path, negative):
+    run = Run(negative, inputs, tmp_path / "out")
+    list(run.steps())
+
+    lines = [line for line in alarm_lines(tmp_path / "out") if line["name"] == "colours inverted"]
+
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    assert set(lines[0]) == {"step", "name", "value", "limit", "message"}
+    assert lines[-1]["value"] < lines[-1]["limit"] < 0
+    assert "colours inverted" in [alarm.name for alarm in run.alarms]
+
+
+def test_alarms_of_steps_taken_again_are_not_doubled(inputs, tmp_path, negative):
+    out = tmp_path / "out"
+    running = Run(negative, inputs, out).steps()
+    for _ in range(3):
+        next(running)
+    running.close()
+    with (out / "alarms.jsonl").open("a") as file:
+        file.write('{"step": 4, "name": "colours inverted"}\n{"step": 5, "na')
+
+    list(Run(negative, inputs, out, resume=True).steps())
+
+    steps = [line["step"] for line in alarm_lines(out) if line["name"] == "colours inverted"]
+    assert steps == [1, 2, 3, 4, 5, 6]
+
+
+def test_nothing_is_looked_for_before_the_networks_play(inputs, tmp_path, negative):
+    warm = dataclasses.replace(negative.training, steps=1, refiner_warmup=2, discriminator_warmup=2)
+
+    list(Run(dataclasses.replace(negative, training=warm), inputs, tmp_path / "out").steps())
+
+    assert {line["step"] for line in alarm_lines(tmp_path / "out")} == {5}
+
+
+def test_a_plugin_hears_of_an_alarm(inputs, tmp_path, negative):
+    heard = []
+
+    class Listener:
+        @hookimpl
+        def simgan_training_alarm(self, out, step, alarm):
+            heard.append((out, step.number, alarm.name))
+
+    manager, listener = plugins.registry().manager, Listener()
+    manager.register(listener, name="listener")
+    try:
+        list(Run(negative, inputs, tmp_path / "out").steps())
+    finally:
+        manager.unregister(listener)
+
+    assert (tmp_path / "out", 1, "colours inverted") in heard
+
+
+def test_alarms_go_to_tensorboard_where_it_is_installed(inputs, tmp_path, negative):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    list(Run(negative, inputs, tmp_path / "out").steps())
+
+    board = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    inverted = board.Scalars("alarm/colours inverted")
+    assert [event.step for event in inverted] == [1, 2, 3, 4, 5, 6]
+    assert all(event.value < 0 for event in inverted)
+
+
+def test_an_alarm_is_told_once_when_it_begins(inputs, tmp_path, negative, capsys):
+    follow(Run(negative, inputs, tmp_path / "out"), tmp_path / "out")
+
+    told = [line for line in capsys.readouterr().err.splitlines() if "colours inverted" in line]
+    assert len(told) == 1
+    assert told[0].startswith("warning: step 1: colours inverted: ")
+    assert "regularization.weight" in told[0]

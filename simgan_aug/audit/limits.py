@@ -33,7 +33,7 @@ class Limits:
     colour: float = 45.0
     """8-bit levels that the chroma under a label may be off the image's best colour map, beyond
     what three quarters of the image are."""
-    appeared: float = 1.0
+    appeared: float = 0.75
     """Strength of structure outside of all labels that is taken for a new object; 1 is as strong
     as the image's own strong edges."""
 

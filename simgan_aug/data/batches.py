@@ -171,7 +171,10 @@ class BatchRefiner:
                 passed[place] = as_it_was(pixels, like=passed[place])
         if isinstance(refined, (list, tuple)):
             return type(refined)(passed)
-        return torch.stack(passed) if isinstance(refined, Tensor) else np.stack(passed)
+        if not isinstance(refined, Tensor):
+            return np.stack(passed)
+        whole = torch.stack(passed)  # of tv_tensors, which neither rows nor a stack of them are
+        return whole if type(refined) is Tensor else whole.as_subclass(type(refined))
 
     def _draw(self, identity: int) -> Form | None:
         rng = np.random.default_rng([self.seed % 2**64, self.epoch, identity % 2**64])
@@ -208,9 +211,12 @@ def _annotation(box: Any) -> Annotation:
     Raises:
         DataError: it is not four numbers.
     """
-    sides = [float(side) for side in box]
+    try:
+        sides = [float(side) for side in box]
+    except (TypeError, ValueError):
+        sides = []
     if len(sides) != 4:
-        raise DataError(f"expected boxes of x, y, width and height, got {sides}")
+        raise DataError(f"expected boxes of x, y, width and height, got {box!r}")
     return Annotation(image_id=0, bbox=sides)
 
 

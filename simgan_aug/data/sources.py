@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from PIL import Image as PilImage
 
@@ -87,6 +90,22 @@ def read_synthetic(
     return dataclasses.replace(source, weights=weights)
 
 
+def read_boxes(annotations: Path, names: Sequence[str]) -> dict[str, list[list[float]]]:
+    """The boxes in some of the images of a COCO file, x, y, width, height in px; of no use, none.
+
+    Nothing but boxes is read: of a large file that is a small part.
+    """
+    found: dict[str, list[list[float]]] = {name: [] for name in names}
+    with contextlib.suppress(DataError):  # training needs no labels; odd ones do not stop it
+        raw = coco.read(annotations, _Boxes)
+        by_id = {image.id: image.file_name for image in raw.images if image.file_name in found}
+        for label in raw.annotations:
+            known = isinstance(label.image_id, (int, str, float)) and label.image_id in by_id
+            if known and _is_box(label.bbox):
+                found[by_id[label.image_id]].append(label.bbox)
+    return found
+
+
 def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Source:
     """The images below a folder, upright; labels, if there are any, are never read.
 
@@ -118,6 +137,22 @@ def read_real(folder: Path, config: Data, synthetic: Source, seed: int) -> Sourc
             f"{source.channels}: set data.channels to 1 or 3"
         )
     return source
+
+
+class _Box(msgspec.Struct, frozen=True, gc=False):
+    image_id: Any = None
+    bbox: Any = None
+
+
+class _Boxes(msgspec.Struct):
+    images: list[coco.CocoImage]
+    annotations: list[_Box] = []
+
+
+def _is_box(bbox: Any) -> bool:
+    if not isinstance(bbox, list) or len(bbox) != 4:
+        return False
+    return all(isinstance(side, (int, float)) and math.isfinite(side) for side in bbox)
 
 
 def _read(

@@ -54,9 +54,9 @@ MEASURES = (
     Measure("local", "px", 0.01, 30, True, "how far a part of the object has moved"),
     Measure("keypoints", "px", 0.01, 30, True, "how far the picture under a keypoint has moved"),
     Measure("contour", "", 0, 1, False, "how much of the outline is still there (F1)"),
-    Measure("content", "", 0, 1, False, "how alike the structure inside is"),
+    Measure("content", "", 0, 1, False, "how alike it is after its best tone curve"),
     Measure("contrast", "", 0, 2, False, "contrast left to the object, as a ratio"),
-    Measure("colour", "levels", 0.1, 255, True, "change of the mean colour, of 255"),
+    Measure("colour", "levels", 0.1, 255, True, "chroma off the best colour map, of 255"),
 )
 """In the order in which they are shown."""
 

@@ -1,0 +1,113 @@
+"""The handful of images by which a run's alarms are told (`simgan_aug.alarms`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from simgan_aug import tone
+from simgan_aug.alarms import Handful
+from simgan_aug.config import Config
+from simgan_aug.data.crops import Crops
+from simgan_aug.data.sources import Source
+from simgan_aug.pixels import Pixels
+
+Array = np.ndarray[Any, Any]
+Box = Sequence[float]
+
+COUNT = 16
+"""Images of either side."""
+
+SIDE = 128
+"""Px each way: of larger images a window is looked at, around a label."""
+
+LABELS = 8
+"""Of an image, at most: a crowd would take long."""
+
+NUMBER = 2**62
+"""Of the batch that the discriminator is asked about: none that a run trains on."""
+
+
+def take_handful(
+    synthetic: Source,
+    real: Source,
+    boxes: Mapping[str, Sequence[Box]],
+    config: Config,
+    bank: Tensor | None,
+    paired: bool,
+) -> Handful:
+    """Evenly spaced images of both sides, and one batch as training cuts it.
+
+    Args:
+        synthetic, real: what the run trains on.
+        boxes: of the labels, by the name of the image.
+        config: of the run.
+        bank: (K, C, Q) tones; the image with number i takes the one that seed i picks.
+        paired: whether real crops come with their own tone.
+    """
+    seed, match = config.training.seed, config.tone.match
+    crops = next(Crops(synthetic, config.data, COUNT, seed, bank, match).batches(NUMBER))
+    photos = next(Crops(real, config.data, COUNT, seed, own_tone=paired).batches(NUMBER))
+    images, labels = [], []
+    for number, index in enumerate(_spaced(len(synthetic.images), COUNT)):
+        image, every = synthetic.images[index], boxes.get(synthetic.names[index], ())
+        own = [every[row] for row in _spaced(len(every), LABELS)]
+        window, inside = _window(image.shape[0], image.shape[1], own)
+        pixels = _colour(image[window])
+        if bank is not None and match:
+            curve = tone.tone_curve(tone.histogram(_colour(image)), tone.pick(bank, number))
+            pixels = tone.apply_curve(pixels, curve)
+        images.append(_image(pixels))
+        labels.append(inside)
+    chosen = [real.images[index] for index in _spaced(len(real.images), COUNT)]
+    return Handful(
+        images=images,
+        boxes=labels,
+        real=[
+            _image(_colour(image[_window(image.shape[0], image.shape[1], ())[0]]))
+            for image in chosen
+        ],
+        crops=crops.images,
+        reference=crops.reference,
+        real_crops=photos.images,
+        real_reference=photos.reference,
+    )
+
+
+def _spaced(count: int, wanted: int) -> list[int]:
+    """Numbers of so many wanted of `count` items, evenly spaced."""
+    return [int(index) for index in np.linspace(0, count - 1, min(wanted, count))]
+
+
+def _window(height: int, width: int, boxes: Sequence[Box]) -> tuple[tuple[slice, slice], list[Box]]:
+    """A window around the middle label, or in the middle; and what it shows of the labels."""
+    x, y, w, h = boxes[len(boxes) // 2] if boxes else (0, 0, width, height)
+    top, left = _start(y + h / 2, height), _start(x + w / 2, width)
+    bottom, right = min(height, top + SIDE), min(width, left + SIDE)
+    inside: list[Box] = []
+    for x, y, w, h in boxes:
+        first, last = (max(x, left), max(y, top)), (min(x + w, right), min(y + h, bottom))
+        if last[0] > first[0] and last[1] > first[1]:
+            size = (last[0] - first[0], last[1] - first[1])
+            inside.append((first[0] - left, first[1] - top, *size))
+    return (slice(top, bottom), slice(left, right)), inside
+
+
+def _start(middle: float, length: int) -> int:
+    """Where a window of `SIDE` px around a place begins."""
+    return max(0, min(math.floor(middle) - SIDE // 2, length - SIDE))
+
+
+def _colour(image: Array) -> Tensor:
+    """(H, W, C) of a file's dtype -> (C, H, W) in [0, 1]."""
+    return Pixels(image, image.shape[2]).colour()[0]
+
+
+def _image(pixels: Tensor) -> Array:
+    """(C, H, W) -> (H, W, C)."""
+    image: Array = np.ascontiguousarray(pixels.permute(1, 2, 0).numpy())
+    return image
