@@ -15,6 +15,7 @@ import click
 
 from simgan_aug.cli.audit import audit
 from simgan_aug.cli.options import MEMORY_ADVICE
+from simgan_aug.cli.realism import realism
 from simgan_aug.cli.refine import refine
 from simgan_aug.cli.report import report
 from simgan_aug.cli.show import bench, demo, plugins, preview
@@ -28,7 +29,7 @@ def cli() -> None:
     """Make synthetic training images look real without moving their labels."""
 
 
-for command in (train, refine, audit, report, preview, plugins, bench, demo):
+for command in (train, refine, audit, report, realism, preview, plugins, bench, demo):
     cli.add_command(command)
 
 
