@@ -39,4 +39,5 @@ def simgan_register_feature_transforms() -> Mapping[str, Callable[..., Any]]:
         "channel_mean": losses.channel_mean,
         "image_gradient": losses.image_gradient,
         "blur": losses.blur,
+        "edge_direction": losses.edge_direction,
     }

@@ -48,6 +48,9 @@ class Regularization:
     """lambda."""
     features: str = "identity"
     """psi, a registered feature transform."""
+    contours: float = 0.0
+    """Weight of a further term, the change of psi `edge_direction`: it holds contours where they
+    are and leaves tone free; not weighed by label."""
     reduction: str = "mean"
     """"mean": per value, the same at every size; "paper_sum": the L1 norm, as printed in eq. 4."""
     labels: dict[str, float] = field(default_factory=dict)
@@ -56,7 +59,9 @@ class Regularization:
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
-        _require(0 <= self.weight < float("inf"), f"weight must be 0 or more, got {self.weight}")
+        for name in ("weight", "contours"):
+            value = getattr(self, name)
+            _require(0 <= value < float("inf"), f"{name} must be 0 or more, got {value}")
         _require(
             self.reduction in ("mean", "paper_sum"),
             f"reduction must be 'mean' or 'paper_sum', got {self.reduction!r}",

@@ -36,6 +36,16 @@ LEAST_DROP = 0.03
 straight edge, or without any, it does not, and no displacement can be told."""
 
 
+ALIKE = 0.02
+"""Of correlation: by how little a repeating picture, moved by its period, differs from itself."""
+
+LEAST_WEIGHT = 1e-3
+"""Weight in [0, 1) of edges that are more than the rounding of a flat image."""
+
+LEAST_ENERGY = 1e-4
+"""Of a picture's energy: a place with less of it cannot be the same picture."""
+
+
 class Displacement(NamedTuple):
     """Where a picture lies now, from where it lay."""
 
@@ -114,10 +124,12 @@ def locate(old: Array, new: Array, box: Sequence[float]) -> Displacement | None:
     template = np.ascontiguousarray(old[:, rows, columns])
     if min(template.shape[1:]) < 2 * MARGIN:
         return None
+    if float((template * template).mean()) < LEAST_WEIGHT**2:
+        return None
     if not _is_distinct(template, _around(old, rows, columns, 2)):
         return None
     fits = _correlation(template, _around(new, rows, columns, REACH))
-    y, x = (int(place) for place in np.unravel_index(int(fits.argmax()), fits.shape))
+    y, x = _peak(fits)
     row, column = fits[y], fits[:, x]
     return Displacement(
         x - REACH + _vertex(row, x), y - REACH + _vertex(column, y), float(fits[y, x])
@@ -144,10 +156,14 @@ def _correlation(template: Array, window: Array) -> Array:
         cv2.matchTemplate(part, mine, cv2.TM_CCORR)
         for part, mine in zip(window, template, strict=True)
     )
-    ones = np.ones(template.shape[1:], dtype=np.float32)
-    energy = cv2.matchTemplate((window * window).sum(0), ones, cv2.TM_CCORR)
-    scale = float((template * template).sum()) * np.maximum(energy, 1e-12)
-    found: Array = products / np.sqrt(np.maximum(scale, 1e-12))
+    height, width = template.shape[1:]
+    squares = (window * window).sum(0, dtype=np.float64)
+    every = cv2.boxFilter(squares, -1, (width, height), anchor=(0, 0), normalize=False)
+    energy = every[: window.shape[1] - height + 1, : window.shape[2] - width + 1]
+    own = float((template * template).sum())
+    # Where there is next to nothing, rounding would be divided by nothing, and fit best.
+    scale = own * np.maximum(energy, LEAST_ENERGY * own)
+    found: Array = products / np.sqrt(np.maximum(scale, 1e-20))
     return found
 
 
@@ -156,6 +172,15 @@ def _is_distinct(template: Array, window: Array) -> bool:
     fits = _correlation(template, window)  # (5, 5)
     ring = np.concatenate([fits[0], fits[-1], fits[1:-1, 0], fits[1:-1, -1]])
     return bool(fits[2, 2] > 0.5 and fits[2, 2] - ring.max() >= LEAST_DROP)
+
+
+def _peak(fits: Array) -> tuple[int, int]:
+    """Where a picture fits best; of places where a repeating one fits alike, the nearest."""
+    tops = (fits >= cv2.dilate(fits, np.ones((3, 3), np.uint8))) & (fits >= fits.max() - ALIKE)
+    rows, columns = np.nonzero(tops)
+    middle = (len(fits) - 1) / 2
+    nearest = int(np.hypot(rows - middle, columns - middle).argmin())
+    return int(rows[nearest]), int(columns[nearest])
 
 
 def _vertex(values: Array, place: int) -> float:

@@ -54,8 +54,10 @@ class DependencyError(SimganAugError, ImportError):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, as Python, torch on a GPU or torch on a CPU say it."""
-    said = type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    """Whether memory ran out, as Python, torch on a GPU, torch on a CPU or OpenCV say it."""
+    said = type(error).__name__ == "OutOfMemoryError" or any(
+        words in str(error) for words in ("can't allocate memory", "Insufficient memory")
+    )
     return isinstance(error, MemoryError) or said
 
 

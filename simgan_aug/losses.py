@@ -17,6 +17,9 @@ from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError, ImageError
 
+FAINT = 0.04
+"""Change a px, of a range of 2, that is grain and no edge: 5 levels of 255."""
+
 Critic = Callable[[Tensor], Tensor]
 """A discriminator: (B, C, H, W) in [-1, 1] -> (B, 1, h, w) logits."""
 
@@ -188,6 +191,25 @@ def image_gradient(images: Tensor) -> Tensor:
     right = F.pad(images, (0, 1, 0, 0), mode="replicate").diff(dim=3)
     down = F.pad(images, (0, 0, 0, 1), mode="replicate").diff(dim=2)
     return torch.cat([right, down], dim=1)
+
+
+def edge_direction(images: Tensor) -> Tensor:
+    """psi: edge directions by strength among neighbours, whatever their light; (B, 2, H, W).
+
+    What `simgan_aug.displacement` measures, as a term to train with: it leaves tone and colour
+    free, and grain fainter than `FAINT`, and holds contours where they are.
+    """
+    smooth = blur(images)
+    across = F.pad(smooth, (1, 1, 0, 0), mode="replicate")
+    down = F.pad(smooth, (0, 0, 1, 1), mode="replicate")
+    x = (across[..., 2:] - across[..., :-2]) / 2
+    y = (down[..., 2:, :] - down[..., :-2, :]) / 2
+    cosine, sine = (x * x - y * y).sum(1, keepdim=True), (2 * x * y).sum(1, keepdim=True)
+    energy = (x * x + y * y).sum(1, keepdim=True)
+    side = 2 * (min(17, *images.shape[2:]) // 2) - 1
+    around = F.avg_pool2d(energy, max(1, side), 1, max(1, side) // 2, count_include_pad=False)
+    share = 1 / (energy + around / 2 + FAINT**2)
+    return torch.cat([cosine, sine], dim=1) * share
 
 
 def _weights(r1: float, r2: float) -> tuple[float, float]:

@@ -108,22 +108,24 @@ def to_display(image: Image) -> np.ndarray[Any, Any]:
 
 
 def channels_last(image: Image) -> np.ndarray[Any, Any]:
-    """One image as (H, W) or (H, W, C) on the CPU, of the dtype that it has; shares memory if it
-    can."""
+    """One image as (H, W) or (H, W, C) on the CPU, of the dtype that it has, but of bfloat16, which
+    numpy lacks, float32; shares memory if it can."""
     if isinstance(image, np.ndarray):
         return image
     values = image.detach().as_subclass(Tensor).cpu()
+    values = values.float() if values.dtype == torch.bfloat16 else values
     return cast(
         "np.ndarray[Any, Any]", (values.movedim(0, -1) if values.ndim == 3 else values).numpy()
     )
 
 
 def as_it_was(pixels: np.ndarray[Any, Any], like: Image) -> Image:
-    """What `channels_last` has made of an image, of the layout, kind and device of that image."""
+    """What `channels_last` has made of an image, of the layout, dtype, kind and device of it."""
     if isinstance(like, np.ndarray):
         return pixels
     values = torch.from_numpy(np.ascontiguousarray(pixels))
-    values = (values.movedim(-1, 0) if values.ndim == 3 else values).contiguous().to(like.device)
+    values = (values.movedim(-1, 0) if values.ndim == 3 else values).contiguous()
+    values = values.to(like.device, like.dtype)
     return values if type(like) is Tensor else values.as_subclass(type(like))
 
 
@@ -132,15 +134,25 @@ def blend(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any], share: Any) -> A
 
     Args:
         old, new: (H, W) or (H, W, C), as `Pixels` takes them.
-        share: in [0, 1]; a number, or (H, W).
+        share: in [0, 1]; a number, or (H, W). Where it is 0 or 1, every bit is the old or the new.
+
+    Raises:
+        ImageError: their shapes or dtypes differ.
     """
+    if (old.shape, old.dtype) != (new.shape, new.dtype):
+        raise ImageError(
+            f"expected two images of one shape and dtype, got {old.dtype} of {old.shape} and "
+            f"{new.dtype} of {new.shape}"
+        )
     working = np.float64 if old.dtype == np.float64 else np.float32
     share = np.asarray(share, dtype=working)
     if share.ndim and old.ndim == 3:
         share = share[..., None]
     before: np.ndarray[Any, Any] = old.astype(working)
     mixed: np.ndarray[Any, Any] = before + (new.astype(working) - before) * share
-    return (np.round(mixed) if old.dtype.kind == "u" else mixed).astype(old.dtype)
+    if old.dtype.kind == "u":
+        np.round(mixed, out=mixed)
+    return np.where(share == 1, new, mixed.astype(old.dtype)).astype(old.dtype, copy=False)
 
 
 def rows_of(images: Image, rows: list[int]) -> Image:

@@ -32,7 +32,7 @@ from simgan_aug.errors import CheckpointError, ConfigError, DataError, PluginErr
 from simgan_aug.files import write_atomically
 from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.losses import self_regularization
+from simgan_aug.losses import edge_direction, self_regularization
 from simgan_aug.networks.contract import takes_reference
 from simgan_aug.preview import preview
 from simgan_aug.state import TrainingState
@@ -314,9 +314,13 @@ def regularization(config: Config) -> Regularization:
     )
 
     def term(refined: Tensor, synthetic: Tensor, weights: Tensor | None) -> Tensor:
-        return settings.weight * self_regularization(
+        change = settings.weight * self_regularization(
             refined, synthetic, psi, weights, settings.reduction
         )
+        if settings.contours:
+            moved = self_regularization(refined, synthetic, edge_direction)
+            change = change + settings.contours * moved
+        return change
 
     return term
 

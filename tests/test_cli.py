@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -201,7 +202,7 @@ def test_plugins_lists_our_own_parts_for_people_and_programs(capsys):
     assert listed["builtin"]["error"] == ""
 
 
-@pytest.mark.parametrize("command", ["train", "refine", "preview", "plugins", "demo"])
+@pytest.mark.parametrize("command", ["train", "refine", "audit", "preview", "plugins", "demo"])
 def test_help_fits_80_columns(capsys, command):
     assert main([command, "--help"]) == 0
 
@@ -303,3 +304,64 @@ def test_an_image_that_a_refiner_does_not_take_is_named_in_a_preview(data, refin
 
     assert main(["preview", *options]) == 2
     assert "odd/a.png: this refiner takes 1 channel" in capsys.readouterr().err
+
+
+AUDIT = ("audit", "--annotations", "synthetic.json", "--images", "synthetic", "--workers", "0")
+
+
+def with_label(data):
+    """Give the first image a label, and refined images in which nothing has changed."""
+    content = json.loads((data / "synthetic.json").read_text())
+    label = {"id": 1, "image_id": 0, "category_id": 1, "bbox": [2, 2, 18, 16]}
+    content |= {"annotations": [label], "categories": [{"id": 1, "name": "[hand]"}]}
+    (data / "synthetic.json").write_text(json.dumps(content))
+    shutil.copytree(data / "synthetic", data / "refined")
+
+
+def test_an_audit_in_which_all_labels_pass_is_exit_code_0(data, capsys):
+    with_label(data)
+
+    assert main([*AUDIT, "--refined", "refined"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 images, 1 labels: 0 beyond a limit" in printed
+    assert "[hand]" in printed
+    assert "audit: audit.json; every label: audit.jsonl" in printed
+    assert (data / "audit.json").exists()
+
+
+def test_an_audit_in_which_a_label_has_moved_is_exit_code_3_and_says_how_far(data, capsys):
+    with_label(data)
+    pixels = np.asarray(Image.open(data / "synthetic" / "0.png"))
+    Image.fromarray(np.roll(pixels, 2, axis=1)).save(data / "refined" / "0.png")
+
+    assert main([*AUDIT, "--refined", "refined"]) == 3
+    printed = capsys.readouterr().out
+    assert "0.png: [hand] 1: displacement +" in printed
+    assert "1 labels: 1 beyond a limit" in printed
+
+
+def test_an_image_that_could_not_be_audited_is_exit_code_3_and_named(data, capsys):
+    with_label(data)
+    (data / "refined" / "2.png").unlink()
+
+    assert main([*AUDIT, "--refined", "refined"]) == 3
+    printed = capsys.readouterr().out
+    assert "not audited: 2.png: " in printed
+    assert "1 images not audited" in printed
+
+
+def test_limits_decide_what_has_moved(data, capsys):
+    with_label(data)
+
+    assert main([*AUDIT, "--refined", "refined", "--limit", "displacement=-1"]) == 3
+    assert main([*AUDIT, "--refined", "refined", "--limit", "displacement=1"]) == 0
+
+
+def test_refine_then_audit_needs_no_names_of_files_but_two(data, refiner_file, capsys):
+    with_label(data)
+    where = ["--annotations", "synthetic.json"]
+    assert main(["refine", *where, "--refiner", str(refiner_file), "--out", "out"]) == 0
+
+    assert main(["audit", *where, "--refined", "out"]) in (0, 3)
+    assert json.loads((data / "out" / "audit.json").read_text())["counts"]["images"] == 4
+    assert main(["refine", "--verify", "out"]) == 0

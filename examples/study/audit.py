@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 
 from simgan_aug import coco, geometry
-from simgan_aug.audit import Limits, audit
+from simgan_aug.audit import Guard, Limits, audit
 from simgan_aug.coco import Annotation
 from simgan_aug.imagefile import read_image
 
@@ -211,6 +211,16 @@ def labels(
             yield image, Planted(label, mask, draw.uniform(0, 2 * math.pi), others[-8])
 
 
+def guarded(image: Array, moved: Array, label: Annotation) -> dict[str, Any]:
+    """What either policy of the guard leaves of a fault: of the change, and beyond a limit."""
+    told: dict[str, Any] = {}
+    for policy in ("label", "image"):
+        pixels, done = Guard(policy)(image, moved, [label])
+        told[f"{policy} passes"] = audit(image, pixels, [label]).passes
+        told[f"{policy} strength"] = min([done.strength, *(share for _, share in done.labels)])
+    return told
+
+
 def main() -> None:
     """Plant, audit, print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -219,6 +229,7 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, help="folder of references [the images]")
     parser.add_argument("--labels", type=int, default=150)
     parser.add_argument("--skip", type=int, default=0, help="labels to leave out before")
+    parser.add_argument("--guard", action="store_true", help="guard, too; takes longer")
     parser.add_argument("--out", type=Path, help="file for every single result, as JSON lines")
     options = parser.parse_args()
     draw = np.random.default_rng(0)
@@ -234,17 +245,25 @@ def main() -> None:
             if fault != "none" and moved is image:
                 continue  # there was no room
             for look in looks if fault == "none" else [draw.choice(list(looks))]:
-                found = audit(image, looks[look](moved), [at.label])
+                new = looks[look](moved)
+                found = audit(image, new, [at.label])
                 (label,) = found.labels
                 row = {"fault": fault, "look": str(look), "angle": at.angle}
                 row |= {"side": min(at.box[2:]), "appeared": [a["score"] for a in found.appeared]}
                 row |= {name: getattr(label, name) for name in label.__struct_fields__}
-                rows.append(row)
+                rows.append(row | (guarded(image, new, at.label) if options.guard else {}))
     seconds = time.perf_counter() - began
     if options.out:
         options.out.write_text("".join(json.dumps(row) + "\n" for row in rows))
     for line in table(rows):
         print(line)
+    for policy in ("label", "image") if options.guard else ():
+        passed = [row[f"{policy} passes"] for row in rows]
+        left = [row[f"{policy} strength"] for row in rows if row["failures"] or row["appeared"]]
+        print(
+            f"\nguard {policy}: {passed.count(False)} of {len(passed)} beyond a limit afterwards; "
+            f"of the {len(left)} that were, {np.mean(left):.2f} of the change is left"
+        )
     print(f"\n{1000 * seconds / len(rows):.0f} ms an image, planting included; {Limits()}")
 
 

@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 from simgan_aug import coco, geometry
 from simgan_aug.config import Config, load_config, load_preset
+from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.run import Inputs, Run
 
@@ -251,34 +252,17 @@ def accuracy(probe: nn.Module, split: Split) -> float:
 
 
 def drift(before: Array, after: Array, masks: Array) -> tuple[float, float]:
-    """Median and 95th percentile, over labels, of the shift in px under a label.
+    """Median and 95th percentile, over labels, of the px that the picture under a box has moved.
 
-    Phase correlation of gradient magnitudes in the label's box, whose contrast is equalised by
-    rank.
+    A label whose picture is not to be found any more counts as moved by `REACH`.
     """
     shifts = []
     for old, new, mask in zip(before, after, masks, strict=True):
-        ys, xs = np.nonzero(mask)
-        box = np.s_[max(0, ys.min() - 4) : ys.max() + 5, max(0, xs.min() - 4) : xs.max() + 5]
-        (dx, dy), _ = cv2.phaseCorrelate(*(windowed(edges(image[box])) for image in (old, new)))
-        shifts.append(np.hypot(dx, dy))
+        box = cv2.boundingRect(mask.astype(np.uint8))
+        place = locate(structure(old), structure(new), box)
+        if place is not None:
+            shifts.append(place.distance if place.is_found else REACH)
     return float(np.median(shifts)), float(np.percentile(shifts, 95))
-
-
-def edges(image: Array) -> Array:
-    """Gradient magnitude of the strongest channel, sharp grain removed, with a soft ceiling."""
-    smooth = cv2.GaussianBlur(image.astype(np.float32), (0, 0), 1.0)
-    across, along = cv2.Sobel(smooth, cv2.CV_32F, 1, 0), cv2.Sobel(smooth, cv2.CV_32F, 0, 1)
-    size = np.hypot(across, along).max(axis=2)
-    return size / (size + np.percentile(size, 90) + 1e-3)
-
-
-def windowed(patch: Array) -> Array:
-    """The patch, faded to zero at its border, on a canvas whose even size suits the transform."""
-    canvas = np.zeros((SIZE[1], SIZE[0]), np.float32)
-    height, width = patch.shape
-    canvas[:height, :width] = patch * np.outer(np.hanning(height), np.hanning(width))
-    return canvas
 
 
 def refiner_for(name: str, folder: Path, work: Path, seed: int, minutes: float | None) -> Path:

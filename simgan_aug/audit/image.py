@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,7 +98,7 @@ def audit(
         if not lies_somewhere(annotation):
             continue
         mask = mask_of(annotation, *pair.size)
-        box = annotation.bbox or _box_of(mask)
+        box = _box(annotation, mask)
         taken[measures.window(box, pair.size, MARGIN)] = True
         name = (categories or {}).get(annotation.category_id, "") if annotation.category_id else ""
         labels.append(_label(pair, annotation, mask, box, name, limits))
@@ -150,9 +151,12 @@ def visible(keypoints: Any) -> list[tuple[float, float]]:
     """
     try:
         triples = zip(*[iter(keypoints or ())] * 3, strict=False)
-        return [(float(x), float(y)) for x, y, v in triples if v == 2]
+        points = [(float(x), float(y)) for x, y, v in triples if v == 2]
+        if not np.isfinite(points).all():
+            raise ValueError
     except (TypeError, ValueError):
         raise DataError(f"expected keypoints as x, y, v, x, y, v, ...; got {keypoints!r}") from None
+    return points
 
 
 def _around(x: float, y: float) -> tuple[float, float, float, float]:
@@ -176,6 +180,15 @@ def _is_lost(place: Displacement | None) -> bool:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
+
+
+def _box(annotation: Annotation, mask: Array) -> list[float]:
+    box = annotation.bbox or _box_of(mask)
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise DataError(
+            f"image {annotation.image_id}: expected a bbox of x, y, width and height, got {box}"
+        )
+    return box
 
 
 def _box_of(mask: Array) -> list[float]:

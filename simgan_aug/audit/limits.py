@@ -41,8 +41,12 @@ class Limits:
         """Reject what cannot be compared with."""
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-                raise ConfigError(f"limit {field.name} must be a number, got {value!r}")
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value):
+                raise ConfigError(
+                    f"limit {field.name} must be a finite number, got {value!r}; one that nothing "
+                    "reaches, such as 1e6 or for a share -1, switches the measure off"
+                )
 
     @classmethod
     def of(cls, given: Mapping[str, float]) -> Limits:

@@ -109,6 +109,8 @@ def contrast(pair: Pair, box: Box) -> float | None:
     where there were no edges.
     """
     at = window(box, pair.size, 2)
+    if not pair.grey[0][at].size:
+        return None
     old, expected, new = (gradient(g[at]) for g in (pair.grey[0], pair.expected, pair.grey[1]))
     energy = float((old * old).sum())
     if energy < 4.0 * old[0].size:  # of two levels a px: rounding and grain

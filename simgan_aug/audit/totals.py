@@ -27,8 +27,8 @@ class Totals:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._tallies: dict[str, _Tally] = {}
-        self._worst: list[tuple[float, int, dict[str, Any]]] = []
-        self._appeared: list[tuple[float, int, dict[str, Any]]] = []
+        self._worst: list[_Kept] = []
+        self._appeared: list[_Kept] = []
         self._serial = 0
         self.failed: dict[str, str] = {}
         """Images that could not be audited, and why."""
@@ -40,13 +40,13 @@ class Totals:
     def add(self, name: str, found: ImageAudit) -> None:
         """Count an image."""
         self.images += 1
-        for label in found.labels:
+        for number, label in enumerate(found.labels):
             self._tallies.setdefault(label.category, _Tally()).add(label)
             entry = {"image": name, **msgspec.to_builtins(label)}
-            self._keep(self._worst, severity(label, self._limits), entry)
-        for place in found.appeared:
+            self._keep(self._worst, severity(label, self._limits), (name, number), entry)
+        for number, place in enumerate(found.appeared):
             self.appeared += 1
-            self._keep(self._appeared, place["score"], {"image": name, **place})
+            self._keep(self._appeared, place["score"], (name, number), {"image": name, **place})
 
     def fail(self, name: str, error: str) -> None:
         """Count an image that could not be audited."""
@@ -72,23 +72,24 @@ class Totals:
         }
 
     def _keep(
-        self, heap: list[tuple[float, int, dict[str, Any]]], rank: float, entry: dict[str, Any]
+        self, heap: list[_Kept], rank: float, where: tuple[str, int], entry: dict[str, Any]
     ) -> None:
-        self._serial += 1
         push = heapq.heappush if len(heap) < KEPT else heapq.heappushpop
-        push(heap, (rank, -self._serial, entry))
+        self._serial += 1
+        push(heap, (rank, where, self._serial, entry))
 
 
 def severity(label: LabelAudit, limits: Limits) -> float:
     """How far beyond its limits a label is: 1 at a limit, more beyond it."""
-    worst = REACH / limits.displacement if "displacement" in label.failures else 0.0
-    if label.displacement is not None:
-        worst = float(np.hypot(*label.displacement)) / max(limits.displacement, 1e-9)
-    for measure in MEASURES[1:]:
+    worst = 0.0
+    for measure in MEASURES:
         value, limit = value_of(label, measure), getattr(limits, measure)
+        if measure in ("displacement", "keypoints") and measure in label.failures:
+            value = REACH if value is None or value <= limit else value  # it is not to be found
         if value is not None:
-            far = (1 - value) / max(1 - limit, 1e-9) if measure in LOW_IS_BAD else value / limit
-            worst = max(worst, far)
+            low = measure in LOW_IS_BAD
+            far = (1 - value, 1 - limit) if low else (value, limit)
+            worst = max(worst, far[0] / max(far[1], 1e-9))
     return worst
 
 
@@ -149,5 +150,9 @@ def _quantiles(values: array[float], low_is_bad: bool) -> dict[str, float]:
     return {"measured": len(values)} | {name: round(float(v), 3) for name, v in told.items()}
 
 
-def _sorted(heap: list[tuple[float, int, dict[str, Any]]]) -> list[dict[str, Any]]:
-    return [entry for _, _, entry in sorted(heap, key=lambda kept: (-kept[0], -kept[1]))]
+def _sorted(heap: list[_Kept]) -> list[dict[str, Any]]:
+    return [entry for *_, entry in sorted(heap, key=lambda kept: (-kept[0], *kept[1:3]))]
+
+
+_Kept = tuple[float, tuple[str, int], int, dict[str, Any]]
+"""Rank; image and place in it, which tell ties apart whoever was first; serial number; entry."""

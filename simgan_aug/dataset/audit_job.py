@@ -10,21 +10,30 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from io import FileIO
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from simgan_aug.audit import ImageAudit, Limits, Totals
 from simgan_aug.coco import CocoImage
-from simgan_aug.dataset.auditing import AuditTask, refined_name, stamp
+from simgan_aug.dataset.audit_lines import appending, lines_of, write_line
+from simgan_aug.dataset.auditing import AuditTask, refined_name, stamp, taken
 from simgan_aug.dataset.labels import Labels
-from simgan_aug.dataset.plan import INFO, Settings, planned
+from simgan_aug.dataset.plan import INFO, REPORT, Settings, planned
 from simgan_aug.dataset.pool import Pool
 from simgan_aug.dataset.ranks import Rank
-from simgan_aug.dataset.storage import IMAGES, Folder, LocalFolder, folder_of, sha256_of
+from simgan_aug.dataset.storage import (
+    IMAGES,
+    Folder,
+    LocalFolder,
+    folder_of,
+    is_address,
+    sha256_of,
+)
 from simgan_aug.dataset.worker import Item, Outcome
-from simgan_aug.errors import ConfigError, DataError, OutputError
+from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.files import write_atomically
 from simgan_aug.imagefile import MAX_PIXELS
 
@@ -44,8 +53,8 @@ class AuditJob:
         refined: folder of the refined images under the same names, or with the endings of another
             format; or the result of a refine job.
         out: AUDIT.json; the lines go beside it. None: `audit.json` in the result of the refine
-            job, else in the current folder. An audit that was interrupted goes on, with what has
-            not changed since.
+            job, if that is on this machine, else in the current folder. An audit that was
+            interrupted goes on, with what has not changed since.
         limits: those of `simgan_aug.audit.Limits` that are not to be the default.
         workers: processes; 0: this one; None: one a core.
 
@@ -65,8 +74,11 @@ class AuditJob:
         max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.limits = Limits.of(limits or {})
+        if workers is not None and workers < 0:
+            raise ConfigError(f"workers must be 0 or more, got {workers}")
         is_result = folder_of(refined).size(INFO) is not None
-        self.out = out or Path(f"{refined}/{NAME}" if is_result else NAME)
+        is_here = is_result and not is_address(refined)
+        self.out = out or Path(f"{refined}/{NAME}" if is_here else NAME)
         refined = f"{refined}/{IMAGES}" if is_result else refined
         self.source, self.refined = _folder(images, "--images"), _folder(refined, "--refined")
         self.lines = self.out.with_suffix(".jsonl")
@@ -74,12 +86,14 @@ class AuditJob:
         self.planned = planned(annotations, Settings(allow_size_mismatch=True))
         self._labels = Labels(annotations)
         self._workers = Rank().cores() if workers is None else workers
+        self._taken = frozenset(taken([image.file_name for image in self.planned]))
         self._task = AuditTask(
             images=_absolute(images),
             refined=_absolute(refined),
             limits=asdict(self.limits),
             categories=[*self._labels.categories.items()],
             max_pixels=max_pixels,
+            taken=[*self._taken],
         )
         self._annotations = {str(path.absolute()): sha256_of(path) for path in annotations}
         self._header = {
@@ -103,10 +117,9 @@ class AuditJob:
         Raises:
             OutputError: a file cannot be written, or workers die before they have begun.
         """
-        self.out.unlink(missing_ok=True)
-        with _appending(self.lines, self._kept) as file:
+        with appending(self.lines, self._kept, self.out) as file:
             if not self._kept:
-                _write(file, self._header)
+                write_line(file, self._header)
             for outcome in self._outcomes():
                 self._settle(outcome, file)
                 yield outcome
@@ -138,7 +151,7 @@ class AuditJob:
                 labels = self._labels.of(image.file_name)
                 yield Item(number, image.file_name, image.width, image.height, labels=labels)
 
-    def _settle(self, outcome: Outcome, file: IO[bytes]) -> None:
+    def _settle(self, outcome: Outcome, file: FileIO) -> None:
         image = self.planned[outcome.number]
         if outcome.status == "done":
             said = {"width": image.width, "height": image.height, **outcome.found}
@@ -146,36 +159,44 @@ class AuditJob:
         else:
             said = {"error": outcome.error}
             self.totals.fail(image.file_name, outcome.error)
-        _write(file, {"image": image.file_name, **said, "stamp": self._stamp(image)})
+        write_line(file, {"image": image.file_name, **said, "stamp": self._stamp(image)})
 
     def _stamp(self, image: CocoImage) -> list[int | None]:
         """Of both files of an image: another one, and it is to be audited again."""
         name = image.file_name
-        mine, its = stamp(self.source, name), refined_name(self.refined, name)
-        return [*mine, *stamp(self.refined, its)]
+        its = refined_name(self.refined, name, self._taken)
+        return [*stamp(self.source, name), *stamp(self.refined, its)]
 
     def _resume(self) -> None:
         """Take over the lines of an interrupted run of the same audit, as far as they hold."""
         numbers = {image.file_name: number for number, image in enumerate(self.planned)}
-        for place, (line, end) in enumerate(_lines(self.lines)):
+        for place, (line, end) in enumerate(lines_of(self.lines)):
             if not place:
                 if line != json.loads(json.dumps(self._header)):
                     return
                 self._kept = end
                 continue
-            number = numbers.get(line.get("image", ""))
-            if number is None or line.get("stamp") != self._stamp(self.planned[number]):
+            number = numbers.get(str(line.get("image")))
+            if number is None or self._settled[number] or not self._take(line, number):
                 return
-            self._take(line, number)
             self._kept = end
             self.present += 1
 
-    def _take(self, line: dict[str, Any], number: int) -> None:
-        self._settled[number] = 1
+    def _take(self, line: dict[str, Any], number: int) -> bool:
+        """Count what a line says of an image, if it still holds and is no garbage."""
+        image = self.planned[number]
+        if line.get("stamp") != self._stamp(image):
+            return False
         if "error" in line:
-            self.totals.fail(line["image"], line["error"])
+            self.totals.fail(image.file_name, str(line["error"]))
         else:
-            self.totals.add(line["image"], msgspec.convert(line, ImageAudit))
+            try:
+                found = msgspec.convert(line, ImageAudit)
+            except msgspec.ValidationError:
+                return False
+            self.totals.add(image.file_name, found)
+        self._settled[number] = 1
+        return True
 
 
 class _Deaths:
@@ -183,45 +204,6 @@ class _Deaths:
 
     def add(self, **line: Any) -> None:
         """Nothing is kept: a later audit tries again."""
-
-
-def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """The lines of an interrupted audit, each with where it ends; up to one that is torn."""
-    end = 0
-    try:
-        with path.open("rb") as file:
-            for raw in file:
-                end += len(raw)
-                line = json.loads(raw) if raw.endswith(b"\n") else None
-                if not isinstance(line, dict):
-                    return
-                yield line, end
-    except (OSError, ValueError):
-        return
-
-
-def _appending(path: Path, kept: int) -> IO[bytes]:
-    """A file to append to, of which the first bytes are kept.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("r+b" if kept else "wb")
-        file.seek(kept)
-        file.truncate()
-        return file
-    except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from None
-
-
-def _write(file: IO[bytes], line: dict[str, Any]) -> None:
-    try:
-        file.write(json.dumps(line).encode() + b"\n")
-        file.flush()
-    except OSError as error:
-        raise OutputError(f"cannot write {file.name}: {error.strerror or error}") from None
 
 
 def _folder(place: Path | str, option: str) -> Folder:
@@ -236,8 +218,13 @@ def _check_out(out: Path, annotations: Sequence[Path]) -> None:
         raise ConfigError(f"--out must name a .json file, got {out}")
     if out.is_dir():
         raise ConfigError(f"--out must name a file, {out} is a folder")
-    if any(path.resolve() == out.resolve() for path in annotations):
+    if out.name in (INFO, REPORT):
+        raise ConfigError(f"--out {out} has the name of a file of the refine job; choose another")
+    named = [path.resolve() for path in annotations]
+    if out.resolve() in named:
         raise ConfigError(f"--out {out} is an annotation file; choose another name")
+    if len(set(named)) != len(named):
+        raise ConfigError("an annotation file is named twice; its labels would count twice")
 
 
 def _absolute(place: Path | str) -> str:

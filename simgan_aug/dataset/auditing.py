@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import msgspec
@@ -31,6 +31,8 @@ class AuditTask:
     limits: dict[str, float]
     categories: list[tuple[Id, str]]
     max_pixels: int
+    taken: list[str] = field(default_factory=list)
+    """See `taken`."""
     device: str = "cpu"
     threads: int = 1
     kind: str = "audit"
@@ -51,6 +53,7 @@ class AuditWorker:
         self._images, self._refined = folder_of(task.images), folder_of(task.refined)
         self._limits, self._max_pixels = Limits.of(task.limits), task.max_pixels
         self._categories = {id: name for id, name in task.categories}
+        self._taken = frozenset(task.taken)
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -63,7 +66,7 @@ class AuditWorker:
 
     def _audited(self, item: Item) -> Outcome:
         try:
-            name = refined_name(self._refined, item.name)
+            name = refined_name(self._refined, item.name, self._taken)
             found = audit(
                 self._pixels(self._images, item.name),
                 self._pixels(self._refined, name),
@@ -73,7 +76,7 @@ class AuditWorker:
             )
         except DataError as error:
             return Outcome(item.number, item.name, "failed", f"{item.name}: {error}")
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # OpenCV has its own for memory
             if not is_out_of_memory(error):
                 raise
             return Outcome(
@@ -85,10 +88,24 @@ class AuditWorker:
         return decode_image(folder.read(name), f"{folder}/{name}", self._max_pixels).pixels
 
 
-def refined_name(folder: Folder, name: str) -> str:
+def taken(names: Collection[str]) -> list[str]:
+    """Those names that an image of another format would have if they were not of images too."""
+    known = frozenset(names)
+    return sorted({other for name in names for other in _others(name) if other in known})
+
+
+def refined_name(folder: Folder, name: str, taken: Collection[str] = ()) -> str:
     """Under what name a refined image lies: its own, or that with another format's ending."""
-    others = (suffixed(name, target) for target in TARGETS)
-    return next((each for each in (name, *others) if folder.size(each) is not None), name)
+    names = (name, *(other for other in _others(name) if other not in taken))
+    try:
+        return next((each for each in names if folder.size(each) is not None), name)
+    except ValueError:  # a NUL or a lone surrogate: there is no such file
+        return name
+
+
+def _others(name: str) -> list[str]:
+    """What a file would be called in other formats."""
+    return [other for target in TARGETS if (other := suffixed(name, target)) != name]
 
 
 def stamp(folder: Folder, name: str) -> list[int | None]:

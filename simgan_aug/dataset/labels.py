@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,40 +39,46 @@ class Labels:
         self.categories: dict[coco.Id, str] = {}
         """Names by id; of an id that two files name differently, the first."""
         for path in paths:
+            owned: Mapping[str, Sequence[msgspec.Raw | coco.Annotation]]
             try:
-                self._index(path)
+                owned = self._indexed(path)
             except (msgspec.DecodeError, UnicodeDecodeError):  # NaN, a BOM; or damaged
-                self._read(path)
+                owned = self._read(path)
+            for owner, labels in owned.items():
+                self._raw.setdefault(owner, []).extend(labels)
 
     def of(self, name: str) -> str:
         """The annotations of an image as a list in JSON, for `decoded`; they may be no good."""
         found = (
-            msgspec.json.encode(raw) if isinstance(raw, coco.Annotation) else bytes(raw)
+            _encoded(raw) if isinstance(raw, coco.Annotation) else bytes(raw)
             for raw in self._raw.get(name, ())
         )
         return f"[{b','.join(found).decode('utf-8', 'replace')}]"
 
-    def _index(self, path: Path) -> None:
+    def _indexed(self, path: Path) -> dict[str, list[msgspec.Raw]]:
         listed = msgspec.json.decode(coco.mapped(path), type=_Files)
         names = {image.id: image.file_name for image in listed.images}
-        self._name(listed.categories)
+        owned: dict[str, list[msgspec.Raw]] = {}
         for raw in listed.annotations:
             owner = names.get(_OWNERS.decode(raw).image_id)
             if owner is not None:
-                self._raw.setdefault(owner, []).append(raw)
+                owned.setdefault(owner, []).append(raw)
+        self._name({category.id: category.name for category in listed.categories})
+        return owned
 
-    def _read(self, path: Path) -> None:
+    def _read(self, path: Path) -> dict[str, list[coco.Annotation]]:
         names = {image.id: image.file_name for image in coco.read_images(path)}
         labels = coco.read_labels(path)
-        for id, name in labels.categories.items():
-            self.categories.setdefault(id, name)
+        self._name(labels.categories)
+        owned: dict[str, list[coco.Annotation]] = {}
         for image, some in labels.by_image.items():
             if image in names:
-                self._raw.setdefault(names[image], []).extend(some)
+                owned.setdefault(names[image], []).extend(some)
+        return owned
 
-    def _name(self, categories: list[coco.Category]) -> None:
-        for category in categories:
-            self.categories.setdefault(category.id, category.name)
+    def _name(self, categories: Mapping[coco.Id, str]) -> None:
+        for id, name in categories.items():
+            self.categories.setdefault(id, name)
 
 
 def decoded(labels: str) -> list[coco.Annotation]:
@@ -84,6 +91,13 @@ def decoded(labels: str) -> list[coco.Annotation]:
         return _DECODER.decode(labels)
     except msgspec.DecodeError as error:
         raise DataError(f"an annotation cannot be read: {error}") from None
+
+
+def _encoded(annotation: coco.Annotation) -> bytes:
+    try:
+        return msgspec.json.encode(annotation)
+    except UnicodeEncodeError:  # a lone surrogate, which `decoded` is to complain of
+        return json.dumps(msgspec.to_builtins(annotation)).encode()
 
 
 _DECODER = msgspec.json.Decoder(list[coco.Annotation])

@@ -177,7 +177,7 @@ class Worker:
             self._fail(work, str(error))
         except OutputError as error:
             self._stop(work, str(error), output_failed=True)
-        except (MemoryError, RuntimeError) as error:
+        except Exception as error:  # OpenCV, for one, has its own for memory
             if not is_out_of_memory(error):
                 raise
             self._fail(work, f"{work.item.name}: there is not enough memory to refine it")
