@@ -145,9 +145,13 @@ def _span(start: float, length: float, limit: int) -> slice:
 
 def _around(field: Array, rows: slice, columns: slice, reach: int) -> Array:
     """A window of a field and `reach` px around it; nothing beyond the image."""
-    padded = np.pad(field, ((0, 0), (reach, reach), (reach, reach)))
-    window = padded[:, rows.start : rows.stop + 2 * reach, columns.start : columns.stop + 2 * reach]
-    return np.ascontiguousarray(window)
+    wanted = [(side.start - reach, side.stop + reach) for side in (rows, columns)]
+    inside = [slice(max(0, a), b) for a, b in wanted]
+    beyond = [
+        (max(0, -a), max(0, b - limit))
+        for (a, b), limit in zip(wanted, field.shape[1:], strict=True)
+    ]
+    return np.pad(field[:, *inside], ((0, 0), *beyond))  # what is inside only: it may be small
 
 
 def _correlation(template: Array, window: Array) -> Array:

@@ -31,8 +31,9 @@ def mask_of(annotation: Annotation, height: int, width: int) -> Array:
         return _box(annotation.bbox, height, width)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
+        named = "" if annotation.id is None else f" (annotation {annotation.id})"
         raise DataError(
-            f"image {annotation.image_id}: an annotation cannot be decoded: {reason}"
+            f"image {annotation.image_id}: an annotation cannot be decoded: {reason}{named}"
         ) from None
 
 

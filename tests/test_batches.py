@@ -5,17 +5,22 @@ import copy
 import pickle
 import threading
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from simgan_aug.audit import Guard, Limits, audit
+from simgan_aug.audit.guard import cells
 from simgan_aug.data import BatchRefiner, RefinedLoader
 from simgan_aug.data.places import identity
 from simgan_aug.errors import CheckpointError, ConfigError, DataError, ImageError
 from simgan_aug.inference import ImageRefiner
+from simgan_aug.pixels import channels_last
 
 ANNOTATIONS = [
     {"id": 2**53 + 1, "image_id": 0, "bbox": [0.1, 0.2, 3.25, 4], "segmentation": [[1.5, 2, 3]]},
@@ -330,6 +335,228 @@ def test_it_travels_without_weights(always, images):
 
     assert len(sent) < 2000
     assert torch.equal(pickle.loads(sent)(images), always(images))
+
+
+# The guard
+
+
+class Roll(nn.Module):
+    """A refiner that moves everything to the right."""
+
+    def forward(self, images):
+        return torch.roll(images, 3, -1)
+
+
+class Half(nn.Module):
+    """As `Roll`, in the left half only."""
+
+    def forward(self, images):
+        middle = images.shape[-1] // 2
+        left = torch.roll(images[..., :middle], 3, -1)
+        return torch.cat([left, images[..., middle:]], -1)
+
+
+class Shade(nn.Module):
+    """A refiner that moves nothing."""
+
+    def forward(self, images):
+        return images * 0.8 - 0.1
+
+
+class Wrapped(torch.Tensor):
+    """As a tv_tensor: what is computed from one, or taken out of it, is a plain tensor."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        with torch._C.DisableTorchFunctionSubclass():
+            out = function(*args, **(kwargs or {}))
+        kept = function in (torch.Tensor.clone, torch.Tensor.to, torch.Tensor.detach)
+        return out.as_subclass(cls) if kept else out
+
+
+def clouds(count=3, side=96):
+    """Images with structure everywhere, (N, 3, side, side) uint8."""
+    noise = np.random.default_rng(0).normal(size=(count, side, side, 3)).astype(np.float32)
+    smooth = np.stack([cv2.GaussianBlur(each, (0, 0), 2) for each in noise])
+    levels = np.clip(smooth / smooth.std() * 40 + 128, 0, 255).astype(np.uint8)
+    return torch.from_numpy(levels).permute(0, 3, 1, 2).contiguous()
+
+
+def guarding(network, guard="image", **options):
+    inner = ImageRefiner(network, 3, device="cpu", precision="fp32")
+    return BatchRefiner(inner, p=1, guard=guard, **options)
+
+
+KINDS = {
+    "uint8": lambda images: images,
+    "float32": lambda images: images / 255,
+    "float64": lambda images: images.double() / 255,
+    "float16": lambda images: (images / 255).half(),
+    "bfloat16": lambda images: (images / 255).bfloat16(),
+    "list": lambda images: [images[0], images[1, :, :50]],
+    "tuple": lambda images: (images[0], images[1, :, :, :56]),
+    "numpy": lambda images: images.permute(0, 2, 3, 1).numpy(),
+    "numpy floats": lambda images: (images.permute(0, 2, 3, 1) / 255).numpy(),
+    "list of numpy": lambda images: [i.permute(1, 2, 0).numpy() for i in images],
+}
+
+
+def plain(image):
+    return image.float().numpy() if isinstance(image, torch.Tensor) else image
+
+
+@pytest.mark.parametrize(
+    ("guard", "kind"), [("label", "uint8"), ("label", "list"), *(("image", kind) for kind in KINDS)]
+)
+def test_a_guard_takes_back_what_a_refiner_has_moved(kind, guard):
+    batch = KINDS[kind](clouds(2, 64))
+    before = copy.deepcopy(batch)
+    free, refine = guarding(Roll(), None), guarding(Roll(), guard)
+
+    moved, out = (each({"image": batch})["image"] for each in (free, refine))
+
+    assert type(out) is type(batch)
+    assert len(out) == len(batch)
+    for old, rolled, new, kept in zip(batch, moved, out, before, strict=True):
+        assert (new.dtype, new.shape) == (old.dtype, old.shape)
+        assert np.array_equal(plain(old), plain(kept))
+        assert not np.array_equal(plain(rolled), plain(old))
+        last = [channels_last(image) for image in (old, rolled, new)]
+        height, width = last[0].shape[:2]
+        assert not audit(last[0], last[1], cells(height, width)).passes
+        assert audit(last[0], last[2], cells(height, width)).passes
+    assert refine.guarded["images"] == len(batch)
+    assert refine.guarded["blended"] + refine.guarded["kept"] == len(batch)
+    assert free.guarded == {}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_guard_leaves_alone_what_has_not_moved(kind):
+    batch = KINDS[kind](clouds(2, 64))
+    free, refine = guarding(Shade(), None), guarding(Shade(), "label")
+
+    wanted, out = (each({"image": batch})["image"] for each in (free, refine))
+
+    assert all(np.array_equal(plain(w), plain(o)) for w, o in zip(wanted, out, strict=True))
+    assert refine.guarded == {"images": len(batch)}
+
+
+def test_an_original_that_is_kept_is_counted_as_kept():
+    nothing_passes = Guard("image", Limits(content=2))
+    refine = guarding(Shade(), nothing_passes)
+
+    out = refine(clouds(2, 64))
+
+    assert torch.equal(out, clouds(2, 64))
+    assert refine.guarded == {"images": 2, "kept": 2}
+
+
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_boxes_say_what_is_guarded(as_tensor):
+    images = clouds()
+    left, right = [[8, 20, 28, 40]], [[60, 20, 28, 40]]
+    boxes = [left, right, left]
+    seen = []
+
+    def of(batch):
+        seen.append(batch)
+        return torch.tensor(boxes) if as_tensor else boxes
+
+    batch = {"image": images, "targets": None}
+    free, refine = guarding(Half(), None), guarding(Half(), "image", boxes=of)
+
+    moved, out = free(images), refine(batch)["image"]
+
+    assert seen[0] is batch
+    assert torch.equal(out[1], moved[1])
+    assert not torch.equal(out[0], moved[0])
+    assert not torch.equal(out[2], moved[2])
+    assert refine.guarded["images"] == 3
+    assert refine.guarded["blended"] + refine.guarded["kept"] == 2
+
+
+def test_bgr_images_are_guarded_as_rgb_ones():
+    rgb, bgr = (
+        guarding(Half(), "label", ids=lambda batch: range(3), channel_order=order)
+        for order in ("rgb", "bgr")
+    )
+
+    assert torch.equal(bgr(clouds().flip(1)).flip(1), rgb(clouds()))
+
+
+@pytest.mark.parametrize("none", [[], None, torch.zeros(0, 4)], ids=["[]", "None", "a tensor"])
+def test_an_image_without_boxes_is_held_only_against_what_has_appeared(none):
+    refine = guarding(Roll(), "label", boxes=lambda batch: [none, [[20, 20, 40, 40]], none])
+
+    out = refine(clouds())
+
+    moved = guarding(Roll(), None)(clouds())
+    assert [torch.equal(o, m) for o, m in zip(out, moved, strict=True)] == [True, False, True]
+
+
+def test_boxes_go_with_the_images_that_are_drawn():
+    images = clouds(8)
+    boxes = [[[8, 20, 28, 40]] if row % 2 else [[60, 20, 28, 40]] for row in range(8)]
+    inner = ImageRefiner(Half(), 3, device="cpu", precision="fp32")
+    options = {"p": 0.5, "ids": lambda batch: range(8)}
+    free = BatchRefiner(inner, **options)
+    refine = BatchRefiner(inner, **options, guard="image", boxes=lambda batch: boxes)
+
+    moved, out = free(images), refine(images)
+
+    drawn = [not torch.equal(m, i) for m, i in zip(moved, images, strict=True)]
+    assert 1 < sum(drawn) < 8
+    for row in range(8):
+        assert torch.equal(out[row], moved[row]) == (not drawn[row] or row % 2 == 0)
+    assert refine.guarded["images"] == sum(drawn)
+
+
+@pytest.mark.parametrize("subclass", [Wrapped, type("Film", (torch.Tensor,), {})])
+@pytest.mark.parametrize("network", [Roll, Shade])
+def test_a_subclass_of_a_tensor_comes_out_of_a_guard_as_one(subclass, network):
+    images = clouds(2, 64)
+    refine = guarding(network())
+
+    batch = refine(images.as_subclass(subclass))
+    (one,) = refine({"image": [images[0].as_subclass(subclass)]})["image"]
+
+    assert type(batch) is type(one) is subclass
+    assert torch.equal(batch.as_subclass(torch.Tensor), guarding(network())(images))
+    assert torch.equal(one.as_subclass(torch.Tensor), guarding(network())(images[:1])[0])
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        ([[[1, 2, 3, 4]]], "boxes of each of 3 images, got 1"),
+        ([[[1, 2, 3]]] * 3, "x, y, width and height, got"),
+        ([[1, 2, 3, 4]] * 3, "boxes of x, y, width and height"),
+        ([["left"]] * 3, "boxes of x, y, width and height"),
+        ([torch.ones(2, 3)] * 3, "x, y, width and height, got"),
+        (5, "expected (the )?boxes of .*"),
+        ([[[1, 2, float("nan"), 4]]] * 3, "cannot be decoded"),
+    ],
+)
+def test_boxes_that_do_not_fit_are_an_error_that_shows_them(boxes, message):
+    refine = guarding(Roll(), boxes=lambda batch: boxes)
+
+    with pytest.raises(DataError, match=message):
+        refine(clouds())
+
+
+def test_a_guard_or_boxes_that_cannot_be_are_errors_at_construction():
+    with pytest.raises(ConfigError, match="boxes are for the guard: set guard="):
+        guarding(Roll(), None, boxes=lambda batch: [])
+    with pytest.raises(ConfigError, match="one of image, label, got 'box'"):
+        guarding(Roll(), "box")
+    with pytest.raises(ConfigError, match="'label', a Guard or None, got True"):
+        guarding(Roll(), True)
+
+
+def test_a_guard_travels(refiner_file):
+    refine = BatchRefiner(refiner_file, p=1, guard=Guard("image", Limits(local=3)))
+
+    assert pickle.loads(pickle.dumps(refine)).guard == refine.guard
 
 
 # The loader

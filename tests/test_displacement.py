@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simgan_aug.displacement import REACH, displacement, structure
+from simgan_aug.displacement import (
+    LEAST_MATCH,
+    REACH,
+    Displacement,
+    displacement,
+    locate,
+    structure,
+)
 from simgan_aug.errors import ImageError
 
 SIDE = 96
@@ -142,3 +149,83 @@ def test_only_what_is_under_the_box_counts():
     new[10:90, 10:90] = image[10:90, 10:90]
 
     assert measured(image, new).distance < 0.1
+
+
+def chequered(square):
+    rows, columns = np.indices((SIDE, SIDE)) // square
+    return np.where((rows + columns) % 2, 200, 60).astype(np.uint8)
+
+
+@pytest.mark.parametrize("light", ["the same", "noise", "blur", "JPEG"])
+@pytest.mark.parametrize("square", [4, 6, 8, 10])
+def test_a_picture_that_repeats_itself_lies_where_it_is_nearest(square, light):
+    image = chequered(square)
+
+    found = measured(image, LIGHTS[light](image))
+
+    assert found.distance < 0.2
+
+
+def test_a_picture_that_nearly_repeats_itself_is_found_where_it_is():
+    image = np.clip(chequered(8)[..., None] + (scene() - 128.0), 0, 255).astype(np.uint8)
+
+    found = measured(image, moved(image, 8, 8))
+
+    assert (found.x, found.y) == pytest.approx((8, 8), abs=0.2)
+
+
+@pytest.mark.parametrize("level", [0, 90, 255])
+@pytest.mark.parametrize("side", [0, 4, 8, 16])
+def test_beside_a_flat_place_nothing_fits_better_than_what_is_the_same(side, level):
+    image = cv2.GaussianBlur(scene(), (0, 0), 2)
+    image[:40] = level
+    image[:, 60:] = level
+    field = structure(image)
+
+    places = [(x, y, side, side) for x in range(0, 90, 9) for y in range(16, 48, 2)]
+    found = [each for place in places if (each := locate(field, field, place)) is not None]
+
+    assert found
+    assert all(each.match <= 1.001 and each.distance < 0.5 for each in found)
+
+
+def test_the_rounding_of_a_flat_place_is_no_structure():
+    image = scene().astype(np.float32)
+    image[:, :60] = 255 + np.random.default_rng(0).normal(0, 1e-4, (SIDE, 60, 3))
+
+    assert locate(structure(image), structure(image), (16, 16, 24, 24)) is None
+
+
+def test_what_is_not_found_is_still_located_and_says_so():
+    old, new = structure(scene(0)), structure(scene(1))
+
+    best = locate(old, new, BOX)
+
+    assert best is not None
+    assert not best.is_found
+    assert displacement(old, new, BOX) is None
+
+
+@pytest.mark.parametrize("image", [flat(), stripes()], ids=["flat", "a straight edge"])
+def test_without_structure_nothing_is_located(image):
+    assert locate(structure(image), structure(scene()), BOX) is None
+
+
+def test_a_picture_is_found_if_it_fits_and_lies_within_reach():
+    assert Displacement(1.0, -2.0, 0.9).is_found
+    assert Displacement(0.0, 0.0, LEAST_MATCH).is_found
+    assert not Displacement(0.0, 0.0, LEAST_MATCH - 0.01).is_found
+    assert not Displacement(REACH, 0.0, 0.9).is_found  # at the end there may be better beyond it
+    assert not Displacement(0.0, 0.5 - REACH, 0.9).is_found
+
+
+@pytest.mark.parametrize("light", LIGHTS)
+def test_where_it_is_found_is_what_is_located(light):
+    old, new = structure(scene()), structure(LIGHTS[light](moved(scene(), 3, 1)))
+
+    assert locate(old, new, BOX) == displacement(old, new, BOX) is not None
+
+
+def test_locating_in_images_of_two_sizes_is_an_error():
+    with pytest.raises(ImageError, match="one size"):
+        locate(structure(scene()), structure(scene()[:, :-1]), BOX)

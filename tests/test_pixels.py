@@ -5,7 +5,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgan_aug.errors import ConfigError, ImageError
-from simgan_aug.pixels import LUMA, Pixels, bytes_of, to_display
+from simgan_aug.pixels import (
+    LUMA,
+    Pixels,
+    as_it_was,
+    blend,
+    bytes_of,
+    channels_last,
+    to_display,
+)
 
 FULL = {"uint8": 255, "uint16": 65535, "float16": 1, "float32": 1, "float64": 1}
 NUMPY_SHAPES = {
@@ -375,3 +383,107 @@ def test_what_has_no_bytes_of_numbers_is_an_error_that_names_it(thing):
     kind = "an array of objects" if isinstance(thing, np.ndarray) else type(thing).__name__
     with pytest.raises(ImageError, match=f"array or a torch tensor, got {kind}"):
         bytes_of(thing)
+
+
+# Between two images
+
+SINGLE = {key: make for key, make in NUMPY_SHAPES.items() if not key.startswith("(N")}
+
+
+@st.composite
+def pairs(draw):
+    """Two images of one shape and dtype, and a share for each pixel."""
+    height, width = draw(st.integers(1, 7)), draw(st.integers(1, 7))
+    shape = SINGLE[draw(st.sampled_from(sorted(SINGLE)))](height, width, 1)
+    dtype = draw(st.sampled_from([*FULL, ">u2", ">f4"]))
+    seed = draw(st.integers(0, 99))
+    share = np.random.default_rng(seed).random((height, width)).astype(np.float32)
+    return array(shape, dtype, seed), array(shape, dtype, seed + 1), share
+
+
+@settings(deadline=None, max_examples=150)
+@given(pair=pairs())
+def test_of_a_share_of_none_or_all_every_bit_is_the_old_or_the_new(pair):
+    old, new, _ = pair
+
+    for share, wanted in ((0, old), (1, new), (np.ones(old.shape[:2]), new)):
+        out = blend(old, new, share)
+        assert same(out, wanted)
+        assert not np.shares_memory(out, old)
+        assert not np.shares_memory(out, new)
+
+
+@settings(deadline=None, max_examples=150)
+@given(pair=pairs(), half=st.booleans())
+def test_a_share_of_the_change_is_added_pixel_by_pixel(pair, half):
+    old, new, share = pair
+    share = 0.5 if half else share
+    before = old.copy()
+
+    out = blend(old, new, share)
+
+    assert (out.dtype, out.shape) == (old.dtype, old.shape)
+    assert np.array_equal(old, before)
+    each = share if half or old.ndim == 2 else share[..., None]
+    expected = old.astype(float) + (new.astype(float) - old.astype(float)) * each
+    full = FULL[old.dtype.name]
+    assert np.abs(out - expected).max() <= (0.51 if full > 1 else 2**-10)
+
+
+def test_where_the_share_is_one_the_new_is_kept_though_elsewhere_it_is_not():
+    old, new = array((4, 5, 3), np.float32), array((4, 5, 3), np.float32, 1)
+    share = np.zeros((4, 5))
+    share[1:3] = 1
+
+    out = blend(old, new, share)
+
+    assert np.array_equal(out[1:3], new[1:3])
+    assert np.array_equal(out[[0, 3]], old[[0, 3]])
+
+
+@pytest.mark.parametrize(
+    "other", [array((4, 5), np.uint8), array((4, 6, 3), np.uint8), array((4, 5, 3), np.float32)]
+)
+def test_between_images_of_two_kinds_there_is_nothing_and_the_error_says_both(other):
+    with pytest.raises(ImageError, match=r"one shape and dtype, got uint8 of \(4, 5, 3\) and"):
+        blend(array((4, 5, 3), np.uint8), other, 0.5)
+
+
+# Channels last and back
+
+
+@settings(deadline=None, max_examples=150)
+@given(image=images().filter(lambda image: image.ndim < 4))
+def test_channels_come_last_and_go_back_to_where_they_were(image):
+    last = channels_last(image)
+
+    assert isinstance(last, np.ndarray)
+    channels = as_doubles(image) if last.ndim == 2 else np.moveaxis(as_doubles(image), 0, -1)
+    expected = image if isinstance(image, np.ndarray) else channels
+    assert np.array_equal(last, expected)
+    back = as_it_was(last, like=image)
+    assert type(back) is type(image)
+    assert same(back, image)
+
+
+def test_channels_last_shares_memory_and_back_is_a_copy_in_order():
+    image = torch.rand(3, 4, 5)
+
+    last = channels_last(image)
+    back = as_it_was(last, like=image)
+
+    assert np.shares_memory(last, image.numpy())
+    assert channels_last(last) is last
+    assert as_it_was(last, like=last) is last
+    assert back.is_contiguous()
+
+
+def test_what_is_like_a_subclass_of_a_tensor_is_one():
+    film = torch.rand(3, 4, 5, requires_grad=True).as_subclass(Film)
+
+    last = channels_last(film)
+    back = as_it_was(last, like=film)
+
+    assert type(last) is np.ndarray
+    assert type(back) is Film
+    assert torch.equal(back.as_subclass(torch.Tensor), film.detach().as_subclass(torch.Tensor))

@@ -91,6 +91,8 @@ def check(
         settled: whether training has gone on long enough to say that nothing happens, or that one
             player has won.
     """
+    if len(before) == 0:
+        return []
     found = [
         _unchanged(before, after) if settled else None,
         _saturated(*logits) if settled and logits else None,

@@ -55,8 +55,9 @@ def novelty(pair: Pair) -> Array:
     In units of the image's own strong edges, and beyond what is usual in it: grain, blur and JPEG
     add as much everywhere.
     """
-    expected, new = gradient(pair.expected), gradient(pair.grey[1])
-    fresh = cv2.GaussianBlur(((new - expected) ** 2).sum(0), (0, 0), POOL)
+    expected, old, new = (gradient(g) for g in (pair.expected, pair.old.grey, pair.new.grey))
+    change = np.minimum(((new - expected) ** 2).sum(0), ((new - old) ** 2).sum(0))
+    fresh = cv2.GaussianBlur(change, (0, 0), POOL)
     own = cv2.GaussianBlur((expected**2).sum(0), (0, 0), POOL)
     strong = float(np.percentile(own[::2, ::2], 95))
     usual = float(np.percentile(fresh[::2, ::2], 75))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from simgan_aug.audit.image import ImageAudit, audit, lies_somewhere
 from simgan_aug.audit.limits import Limits
 from simgan_aug.audit.measures import window
+from simgan_aug.audit.pair import View
 from simgan_aug.coco import Annotation
 from simgan_aug.errors import ConfigError
 from simgan_aug.geometry import mask_of
@@ -72,86 +73,127 @@ class Guard:
         """Reject an unknown policy."""
         if self.policy not in POLICIES:
             raise ConfigError(f"guard must be one of {', '.join(POLICIES)}, got {self.policy!r}")
+        if not isinstance(self.limits, Limits):
+            raise ConfigError(f"limits must be Limits(...), got {self.limits!r}")
 
     def __call__(
-        self, old: Array, new: Array, annotations: Sequence[Annotation] | None = None
+        self,
+        old: Array,
+        new: Array,
+        annotations: Sequence[Annotation] | None = None,
+        saved: Callable[[Array], Array] | None = None,
     ) -> tuple[Array, Guarded]:
         """The refined image as far as it passes, and what was done.
 
         Args:
             old, new: (H, W) or (H, W, C) before and after.
             annotations: of the image; None: cells of `CELL` px stand for labels.
+            saved: what a file that loses something makes of an image; that is what must pass.
 
         Raises:
             DataError: as `audit`.
         """
         if annotations is None:
             annotations = cells(old.shape[0], old.shape[1])
-        annotations = [each for each in annotations if lies_somewhere(each)]
-        found = audit(old, new, annotations, limits=self.limits)
+        look = _Look(old, [each for each in annotations if lies_somewhere(each)], self, saved)
+        found = look(new)
         if found.passes:
             return new, Guarded(1.0)
         failures = sorted({name for label in found.labels for name in label.failures})
         failures += ["appeared"] if found.appeared else []
         if self.policy == "label":
-            pixels, labels = self._by_label(old, new, annotations, found)
+            pixels, labels = _by_label(look, new, found)
             if pixels is not None:
                 return pixels, Guarded(1.0, labels, failures)
-        pixels, strength = self._whole(old, new, annotations)
+        pixels, strength = _whole(look, new)
         return pixels, Guarded(strength, [], failures)
 
-    def _whole(
-        self, old: Array, new: Array, annotations: Sequence[Annotation]
-    ) -> tuple[Array, float]:
-        """The largest strength of the whole image that passes; of the original, 0."""
-        for step in range(STEPS - 1, 0, -1):
-            pixels = blend(old, new, step / STEPS)
-            if audit(old, pixels, annotations, limits=self.limits).passes:
-                return pixels, step / STEPS
-        return old, 0.0
 
-    def _by_label(
-        self, old: Array, new: Array, annotations: Sequence[Annotation], found: ImageAudit
-    ) -> tuple[Array | None, list[tuple[Any, float]]]:
-        """The image with less under what fails, step by step; None if that does not help."""
-        size = old.shape[0], old.shape[1]
-        regions: dict[Any, _Region] = {}
-        for _ in range(STEPS):
-            for number, label in enumerate(found.labels):
-                if label.failures:
-                    mask = mask_of(annotations[number], *size)
-                    regions.setdefault(number, _Region(label.id, mask)).lower(mask)
+class _Look:
+    """Audits of one image under several changes; what it was is looked at once."""
+
+    def __init__(
+        self,
+        old: Array,
+        annotations: list[Annotation],
+        guard: Guard,
+        saved: Callable[[Array], Array] | None,
+    ) -> None:
+        self.old, self.annotations = old, annotations
+        self._view, self._limits, self._saved = View(old), guard.limits, saved
+
+    def __call__(self, pixels: Array) -> ImageAudit:
+        kept = pixels if self._saved is None else self._saved(pixels)
+        return audit(self._view, kept, self.annotations, limits=self._limits)
+
+
+def _whole(look: _Look, new: Array) -> tuple[Array, float]:
+    """The image at the largest strength that passes; of the original, 0."""
+    for step in range(STEPS - 1, 0, -1):
+        pixels = blend(look.old, new, step / STEPS)
+        if look(pixels).passes:
+            return pixels, step / STEPS
+    return look.old, 0.0
+
+
+def _by_label(
+    look: _Look, new: Array, found: ImageAudit
+) -> tuple[Array | None, list[tuple[Any, float]]]:
+    """The image with less under what fails, step by step; None if that does not help."""
+    size = new.shape[0], new.shape[1]
+    regions: dict[Any, _Region] = {}
+    for _ in range(STEPS):
+        for number, label in enumerate(found.labels):
+            if label.failures and number not in regions:
+                regions[number] = _Region(label.id, mask_of(look.annotations[number], *size))
+            if label.failures:
+                regions[number].lower()
+        if found.appeared:
+            fresh = np.zeros(size, dtype=bool)
             for place in found.appeared:
-                mask = np.zeros(size, dtype=bool)
-                mask[window(place["bbox"], size)] = True
-                regions.setdefault("new", _Region("new", mask)).lower(mask)
-            share = np.min([region.share() for region in regions.values()], axis=0)
-            pixels = blend(old, new, share)
-            found = audit(old, pixels, annotations, limits=self.limits)
-            if found.passes:
-                return pixels, [(region.id, region.strength) for region in regions.values()]
-        return None, []
+                fresh[window(place["bbox"], size)] = True
+            regions.setdefault("new", _Region("new", fresh)).lower(fresh)
+        pixels = blend(look.old, new, _shares(list(regions.values()), size))
+        found = look(pixels)
+        if found.passes:
+            return pixels, [(region.id, region.strength) for region in regions.values()]
+    return None, []
 
 
-@dataclass
 class _Region:
-    """Where less of the change is let through."""
+    """Where less of the change is let through; kept as the window that it lies in."""
 
-    id: Any
-    mask: Array
-    strength: float = 1.0
+    def __init__(self, id: Any, mask: Array) -> None:
+        self.id, self.strength = id, 1.0
+        self._grow(mask)
 
-    def lower(self, mask: Array) -> None:
-        """Let a step less through, also there."""
-        self.mask = self.mask | mask
+    def lower(self, more: Array | None = None) -> None:
+        """Let a step less through, and do so there, too."""
+        if more is not None:
+            mask = np.zeros(more.shape, dtype=bool)
+            mask[self.at] = self._mask
+            self._grow(mask | more)
         self.strength = max(0.0, self.strength - 1 / STEPS)
 
+    def _grow(self, mask: Array) -> None:
+        box = cv2.boundingRect(mask.astype(np.uint8))
+        self.at = window(box, (mask.shape[0], mask.shape[1]), RIM + round(FEATHER))
+        self._mask = mask[self.at].copy()
+
     def share(self) -> Array:
-        """(H, W) float32: the strength within and on a rim, from there on softly more, up to 1."""
-        away = cv2.distanceTransform((~self.mask).astype(np.uint8), cv2.DIST_L2, 5)
+        """Of the window: the strength within and on a rim, from there on softly more, up to 1."""
+        away = cv2.distanceTransform((~self._mask).astype(np.uint8), cv2.DIST_L2, 5)
         along = np.clip((away - RIM) / FEATHER, 0, 1)
         soft: Array = along * along * (3 - 2 * along)
         return self.strength + (1 - self.strength) * soft
+
+
+def _shares(regions: list[_Region], size: tuple[int, int]) -> Array:
+    """(H, W) float32 of the change that is let through."""
+    share: Array = np.ones(size, dtype=np.float32)
+    for region in regions:
+        np.minimum(share[region.at], region.share(), out=share[region.at])
+    return share
 
 
 def cells(height: int, width: int) -> list[Annotation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 from simgan_aug.audit import measures
 from simgan_aug.audit.appeared import appeared
 from simgan_aug.audit.limits import Limits, fails
-from simgan_aug.audit.pair import Pair
+from simgan_aug.audit.pair import Pair, View
 from simgan_aug.coco import Annotation, Id
 from simgan_aug.displacement import Displacement, locate
 from simgan_aug.errors import DataError
@@ -22,6 +21,9 @@ Array = np.ndarray[Any, Any]
 
 AROUND = 8
 """Px around a keypoint that are located."""
+
+FURTHEST = 1e9
+"""Px at which no box lies."""
 
 MARGIN = 6
 """Px around labels where something new is taken for theirs."""
@@ -73,7 +75,7 @@ class ImageAudit(msgspec.Struct, frozen=True):
 
 
 def audit(
-    old: Array,
+    old: Array | View,
     new: Array,
     annotations: Sequence[Annotation] = (),
     categories: Mapping[Id, str] | None = None,
@@ -82,7 +84,8 @@ def audit(
     """Hold an image against what it was.
 
     Args:
-        old, new: (H, W) or (H, W, C) before and after; uint8, uint16, or floats in [0, 1].
+        old, new: (H, W) or (H, W, C) before and after; uint8, uint16, or floats in [0, 1]. The
+            former may be a `View`, which is worth it where it is compared several times.
         annotations: of this image, as COCO has them; those that lie nowhere are left out.
         categories: names by id.
         limits: see `Limits`.
@@ -91,7 +94,8 @@ def audit(
         ImageError: the images are of two sizes, or none.
         DataError: an annotation that makes no sense.
     """
-    pair, limits = Pair(old, new), limits or Limits()
+    pair = Pair(old if isinstance(old, View) else View(old), View(new))
+    limits = limits or Limits()
     taken = np.zeros(pair.size, dtype=bool)
     labels = []
     for annotation in annotations:
@@ -100,7 +104,7 @@ def audit(
         mask = mask_of(annotation, *pair.size)
         box = _box(annotation, mask)
         taken[measures.window(box, pair.size, MARGIN)] = True
-        name = (categories or {}).get(annotation.category_id, "") if annotation.category_id else ""
+        name = _name(annotation, categories or {})
         labels.append(_label(pair, annotation, mask, box, name, limits))
     places = [
         {"bbox": list(place.bbox), "score": place.score}
@@ -120,7 +124,7 @@ def _label(
         "displacement": _distance(whole),
         "local": measures.local(pair, box, outlined),
         "keypoints": max((each for each in distances if each is not None), default=None),
-        "contour": None if outlined is None else measures.contour(pair, outlined),
+        "contour": None if outlined is None else measures.contour(pair, box, outlined),
         "content": measures.content(pair, box, outlined),
         "contrast": measures.contrast(pair, box),
         "colour": measures.colour(pair, box, outlined),
@@ -154,9 +158,14 @@ def visible(keypoints: Any) -> list[tuple[float, float]]:
         points = [(float(x), float(y)) for x, y, v in triples if v == 2]
         if not np.isfinite(points).all():
             raise ValueError
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"expected keypoints as x, y, v, x, y, v, ...; got {keypoints!r}") from None
     return points
+
+
+def _name(annotation: Annotation, categories: Mapping[Id, str]) -> str:
+    id = annotation.category_id
+    return "" if id is None else categories.get(id, "")
 
 
 def _around(x: float, y: float) -> tuple[float, float, float, float]:
@@ -184,7 +193,7 @@ def _rounded(value: float | None) -> float | None:
 
 def _box(annotation: Annotation, mask: Array) -> list[float]:
     box = annotation.bbox or _box_of(mask)
-    if len(box) != 4 or not all(map(math.isfinite, box)):
+    if len(box) != 4 or not all(abs(side) < FURTHEST for side in box):
         raise DataError(
             f"image {annotation.image_id}: expected a bbox of x, y, width and height, got {box}"
         )

@@ -58,21 +58,23 @@ def local(pair: Pair, box: Box, mask: Array | None) -> float | None:
     return sorted(found, reverse=True)[len(found) // 4] if found else None
 
 
-def contour(pair: Pair, mask: Array) -> float | None:
+def contour(pair: Pair, box: Box, mask: Array) -> float | None:
     """F1 of the edges along a mask's outline: those before against those after, a px apart at most.
 
     None where less than a third of the outline lay on an edge before.
     """
-    inside = mask.astype(np.uint8)
-    at = window(cv2.boundingRect(inside), pair.size, BAND + 2)
-    inside = np.ascontiguousarray(inside[at])
-    length = int((_grown(inside, 0) - _shrunk(inside, 1)).sum())
+    at = window(box, pair.size, BAND + 2)
+    inside = np.ascontiguousarray(mask[at], dtype=np.uint8)
+    if not inside.any():
+        return None
+    length = int((inside - _shrunk(inside, 1)).sum())
     band = (_grown(inside, BAND) - _shrunk(inside, BAND)).astype(bool)
-    before, after = (edges[at] & band for edges in pair.edges)
+    old, new = pair.old.edges[at], pair.new.edges[at]
+    before, after = old & band, new & band
     if length < LEAST_OUTLINE or before.sum() < length / 3:
         return None
-    precision = (after & _near(pair.edges[0][at])).sum() / max(1, after.sum())
-    recall = (before & _near(pair.edges[1][at])).sum() / before.sum()
+    precision = (after & _near(old)).sum() / max(1, after.sum())
+    recall = (before & _near(new)).sum() / before.sum()
     return float(2 * precision * recall / max(precision + recall, 1e-6))
 
 
@@ -83,7 +85,7 @@ def content(pair: Pair, box: Box, mask: Array | None) -> float | None:
     it; 1 for the same, 0 for another picture.
     """
     at = window(box, pair.size)
-    old, new = (grey[at] for grey in pair.grey)
+    old, new = pair.old.grey[at], pair.new.grey[at]
     inside = np.ones(old.shape, bool) if mask is None else mask[at]
     if inside.sum() < 64:
         return None
@@ -109,9 +111,10 @@ def contrast(pair: Pair, box: Box) -> float | None:
     where there were no edges.
     """
     at = window(box, pair.size, 2)
-    if not pair.grey[0][at].size:
+    if not pair.old.grey[at].size:
         return None
-    old, expected, new = (gradient(g[at]) for g in (pair.grey[0], pair.expected, pair.grey[1]))
+    looks = (pair.old.grey, pair.expected, pair.new.grey)
+    old, expected, new = (gradient(grey[at]) for grey in looks)
     energy = float((old * old).sum())
     if energy < 4.0 * old[0].size:  # of two levels a px: rounding and grain
         return None
@@ -124,10 +127,7 @@ def colour(pair: Pair, box: Box, mask: Array | None) -> float | None:
     if pair.off_colour is None:
         return None
     rows, columns = window(box, pair.size)
-    at = (
-        slice(rows.start // 2, -(-rows.stop // 2)),
-        slice(columns.start // 2, -(-columns.stop // 2)),
-    )
+    at = _halved(rows), _halved(columns)
     off = pair.off_colour[at]
     if mask is not None and mask[::2, ::2][at].any():
         off = off[mask[::2, ::2][at]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -24,84 +25,109 @@ BINS = 48
 LEAST_EDGE = 0.4
 """Weight in [0, 1) of an edge that counts as one."""
 
+LEVELS = 8.0
+"""Levels that a step of an image's tone curve has at most."""
+
+STRIP = 256
+"""Rows that are mapped at a time."""
+
 SAMPLE = 40_000
 """Pixels of an image from which its curve and its colour map are fitted."""
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One image before and after, of one size.
+class View:
+    """One image, seen in the ways that the measures look at it; each way is computed once.
 
     Args:
-        old, new: (H, W) or (H, W, C); uint8, uint16, or floats in [0, 1]. Alpha (a second or a
-            fourth channel) is not looked at.
+        image: (H, W) or (H, W, C); uint8, uint16, or floats in [0, 1]. Alpha (a second or a fourth
+            channel) is not looked at.
 
     Raises:
-        ImageError: sizes or kinds of the images differ, or are not these.
+        ImageError: another kind of image.
     """
 
-    old: Array
-    new: Array
+    image: Array
 
     def __post_init__(self) -> None:
         """Reject what cannot be compared."""
-        for image in (self.old, self.new):
-            kind = image.dtype.kind == "f" or image.dtype.name in ("uint8", "uint16")
-            if image.ndim not in (2, 3) or not kind or 0 in image.shape:
-                raise ImageError(
-                    "expected an (H, W) or (H, W, C) image of uint8, uint16 or floats, got "
-                    f"{image.dtype} of shape {image.shape}"
-                )
-            low, high = (0, 1) if image.dtype.kind == "u" else (image.min(), image.max())
-            if not (low >= -1e-3 and high <= 1 + 1e-3):
-                raise ImageError(
-                    f"expected floats in [0, 1], got values from {low:g} to {high:g}; "
-                    "divide by the range first"
-                )
-        if self.old.shape[:2] != self.new.shape[:2]:
+        image = self.image
+        kind = image.dtype.kind == "f" or image.dtype.name in ("uint8", "uint16")
+        if image.ndim not in (2, 3) or not kind or 0 in image.shape:
             raise ImageError(
-                f"expected two images of one size, got {self.old.shape[:2]} before and "
-                f"{self.new.shape[:2]} after (height, width)"
+                "expected an (H, W) or (H, W, C) image of uint8, uint16 or floats, got "
+                f"{image.dtype} of shape {image.shape}"
+            )
+        low, high = (0, 1) if image.dtype.kind == "u" else (image.min(), image.max())
+        if not (low >= -1e-3 and high <= 1 + 1e-3):
+            raise ImageError(
+                f"expected floats in [0, 1], got values from {low:g} to {high:g}; "
+                "divide by the range first"
+            )
+
+    @cached_property
+    def structure(self) -> Array:
+        """Edge directions; see `simgan_aug.displacement.structure`."""
+        return structure(_levels(self.image))
+
+    @cached_property
+    def edges(self) -> Array:
+        """(H, W) bool: where the thin lines of strong edges run."""
+        return _thin(self.structure)
+
+    @cached_property
+    def smooth(self) -> Array:
+        """(H, W, C) float32 in 8-bit levels, without alpha and without grain."""
+        return np.atleast_3d(cv2.GaussianBlur(_levels(self.image), (0, 0), SMOOTHING))
+
+    @cached_property
+    def grey(self) -> Array:
+        """(H, W) float32 luminance in 8-bit levels, without grain."""
+        return _grey(self.smooth)
+
+    @cached_property
+    def colour(self) -> Array | None:
+        """(H / 2, W / 2, 3) of `smooth`; None for an image without colour."""
+        smooth = self.smooth
+        return np.ascontiguousarray(smooth[::2, ::2, :3]) if smooth.shape[2] >= 3 else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image before and after.
+
+    Raises:
+        ImageError: the images differ in size.
+    """
+
+    old: View
+    new: View
+
+    def __post_init__(self) -> None:
+        """Reject what cannot be compared."""
+        old, new = (view.image.shape[:2] for view in (self.old, self.new))
+        if old != new:
+            raise ImageError(
+                f"expected two images of one size, got {old} before and {new} after (height, width)"
             )
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width in px."""
-        return self.old.shape[0], self.old.shape[1]
+        return self.old.image.shape[0], self.old.image.shape[1]
 
-    @cached_property
+    @property
     def structures(self) -> tuple[Array, Array]:
-        """Edge directions before and after; see `simgan_aug.displacement.structure`."""
-        return structure(self.colours[0]), structure(self.colours[1])
-
-    @cached_property
-    def colours(self) -> tuple[Array, Array]:
-        """(H, W, C) float32 in 8-bit levels, before and after, without alpha."""
-        return _levels(self.old), _levels(self.new)
-
-    @cached_property
-    def smooth(self) -> tuple[Array, Array]:
-        """`colours` without grain."""
-        old, new = (np.atleast_3d(cv2.GaussianBlur(c, (0, 0), SMOOTHING)) for c in self.colours)
-        return old, new
+        """Edge directions before and after."""
+        return self.old.structure, self.new.structure
 
     @cached_property
     def expected(self) -> Array:
         """(H, W) luminance after, as the image's best tone curve makes it from that before."""
-        old, new = self.grey
-        step = max(1, old.size // SAMPLE)
-        return apply_curve(*curve(old.ravel()[::step], new.ravel()[::step]), old)
-
-    @cached_property
-    def grey(self) -> tuple[Array, Array]:
-        """(H, W) float32 luminance in 8-bit levels, without grain, before and after."""
-        return _grey(self.smooth[0]), _grey(self.smooth[1])
-
-    @cached_property
-    def edges(self) -> tuple[Array, Array]:
-        """(H, W) bool: where the thin lines of strong edges run, before and after."""
-        before, after = self.structures
-        return _thin(before), _thin(after)
+        old, new = self.old.grey, self.new.grey
+        step = _step(old)
+        few = slice(None, None, step)
+        return apply_curve(*curve(old[few, few].ravel(), new[few, few].ravel(), LEVELS), old)
 
     @cached_property
     def off_colour(self) -> Array | None:
@@ -110,16 +136,14 @@ class Pair:
         The map is a quadratic of the three channels, and so takes any cast, curve or mixing of
         channels with it. None for images without colour.
         """
-        if min(each.shape[2] for each in self.smooth) < 3:
+        old, new = self.old.colour, self.new.colour
+        if old is None or new is None:
             return None
-        old, new = (each[::2, ::2, :3] for each in self.smooth)
-        terms = _terms(old)  # (H / 2, W / 2, 10)
-        step = max(1, old[..., 0].size // SAMPLE)
-        x = terms.reshape(-1, terms.shape[2])[::step].astype(np.float64)
-        y = new.reshape(-1, 3)[::step]
+        few = slice(None, None, _step(old[..., 0]))
+        x = _terms(old[few, few]).reshape(-1, 10).astype(np.float64)
         # The normal equations: in doubles the same to 1e-5 levels, and 10 rows instead of 40,000.
-        best = np.linalg.lstsq(x.T @ x, x.T @ y, rcond=1e-12)[0]
-        off = new - terms @ best.astype(np.float32)
+        best = np.linalg.lstsq(x.T @ x, x.T @ new[few, few].reshape(-1, 3), rcond=1e-12)[0]
+        off = new - _mapped(old, best.astype(np.float32))
         off -= off.mean(axis=2, keepdims=True)  # of luminance other measures speak
         distance: Array = np.sqrt((cv2.blur(off, (3, 3)) ** 2).sum(axis=2))
         return distance
@@ -131,21 +155,25 @@ class Pair:
         return 0.0 if off is None else float(np.percentile(off[::2, ::2], 75))
 
 
-def curve(old: Array, new: Array) -> tuple[Array, Array]:
+def curve(old: Array, new: Array, width: float = math.inf) -> tuple[Array, Array]:
     """The mean of the new values for each of some steps of the old: a tone curve of any shape.
 
     Args:
         old, new: (N,) values of the same pixels.
+        width: levels that a step has at most, so that few dark pixels have one of their own.
 
     Returns:
         Old values, ascending, and what becomes of them.
     """
-    order = np.argsort(old, kind="stable")
-    steps = np.array_split(order, min(BINS, max(1, len(order) // 8)))
-    x = np.array([old[step].mean() for step in steps])
-    y = np.array([new[step].mean() for step in steps])
-    x, index, counts = np.unique(x, return_inverse=True, return_counts=True)
-    return x, np.bincount(index, y) / counts
+    count = min(BINS, max(1, len(old) // 8))
+    ends = np.quantile(old, np.linspace(0, 1, count + 1))[1:-1]
+    if width < math.inf:
+        ends = np.union1d(ends, np.arange(old.min(), old.max(), width))
+    at = np.searchsorted(ends, old, side="right")
+    counts = np.bincount(at)
+    sums = (np.bincount(at, values) for values in (old, new))
+    x, y = (total[counts > 0] / counts[counts > 0] for total in sums)
+    return x, y
 
 
 def apply_curve(x: Array, y: Array, values: Array) -> Array:
@@ -156,6 +184,11 @@ def apply_curve(x: Array, y: Array, values: Array) -> Array:
 def gradient(grey: Array) -> Array:
     """(2, H, W) of an (H, W) image: across and down, in levels a px times 8."""
     return np.stack([cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)])
+
+
+def _step(image: Array) -> int:
+    """Every how many-th row and column leaves about `SAMPLE` pixels."""
+    return max(1, round(math.sqrt(image.size / SAMPLE)))
 
 
 def _levels(image: Array) -> Array:
@@ -186,6 +219,12 @@ def _thin(field: Array) -> Array:
         thin |= (across == direction) & (weight >= ahead) & (weight >= behind)
     thin &= weight > LEAST_EDGE
     return thin
+
+
+def _mapped(colour: Array, best: Array) -> Array:
+    """What a colour map makes of an image, some rows at a time: its terms are many."""
+    parts = [_terms(colour[row : row + STRIP]) @ best for row in range(0, len(colour), STRIP)]
+    return np.concatenate(parts)
 
 
 def _terms(colour: Array) -> Array:

@@ -61,10 +61,10 @@ def audit(
 def _show(summary: dict[str, Any]) -> None:
     """A table by category, and the worst labels."""
     table = Table("category", "labels", "failed", "untold", "moved px: p50", "p95", "worst")
-    rows = {"all": summary["overall"], **summary["categories"]}
-    if len(rows) == 2:
-        del rows["all"]
-    for name, row in rows.items():
+    rows = [*summary["categories"].items()]
+    if len(rows) != 1:
+        rows.insert(0, ("all", summary["overall"]))
+    for name, row in rows:
         counts = [f"{row[key]:,}" for key in ("labels", "rejected", "unmeasurable")]
         moved = row["displacement"]
         px = [f"{moved[key]:.2f}" if key in moved else "-" for key in ("p50", "p95", "worst")]

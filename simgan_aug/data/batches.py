@@ -57,7 +57,8 @@ class BatchRefiner:
         cache: "memory" or a folder; needs `variants`. For images on a CPU.
         cache_mb: MiB that the cache holds at most.
         guard: take back what moved a label: "image", "label", or a `simgan_aug.audit.Guard`. It
-            costs about as much as refining, on the CPU; images on a GPU are fetched for it.
+            works on the CPU (images on a GPU are fetched for it) and costs more than refining
+            does, up to ten times as much again for an image that fails.
         boxes: for the guard, a function from the batch to the boxes of each image, (N, 4) of x, y,
             width and height in px. None: cells of the image stand for labels.
 
@@ -102,12 +103,14 @@ class BatchRefiner:
         self.p, self.key, self.ids, self.seed = p, key, ids, seed
         self.device, self.move, self.channel_order = device, move, channel_order
         self.guard = Guard(guard) if isinstance(guard, str) else guard
+        if not isinstance(self.guard, Guard | None):
+            raise ConfigError(f"guard must be 'image', 'label', a Guard or None, got {guard!r}")
         if boxes is not None and self.guard is None:
             raise ConfigError("boxes are for the guard: set guard='label' or 'image', or drop them")
         self.boxes = boxes
         self.guarded: Counter[str] = Counter()
-        """What the guard did: images it looked at ("images"), of which it has taken back a part
-        ("blended") or all ("kept")."""
+        """What the guard did in this process: images it looked at ("images"), of which it has taken
+        back a part ("blended") or all ("kept")."""
         self.epoch = 0
         self._arrived = 0  # images without an id in this epoch
 
@@ -156,25 +159,33 @@ class BatchRefiner:
         self, guard: Guard, images: Any, rows: list[int], refined: Any, labels: Any
     ) -> Any:
         """The refined images as far as they pass."""
-        if labels is not None and len(labels) != len(images):
-            raise DataError(
-                f"expected the boxes of each of {len(images)} images, got {len(labels)}"
-            )
-        passed = list(refined)
+        boxes = None if labels is None else _annotations(labels, len(images))
+        passed, acted = list(refined), False
         for place, row in enumerate(rows):
-            boxes = None if labels is None else [_annotation(box) for box in labels[row]]
-            old, new = channels_last(images[row]), channels_last(passed[place])
-            pixels, done = guard(old, new, boxes)
+            # The order of channels, which luminance depends on, is that of RGB here.
+            old, new = (self._seen(image) for image in (images[row], passed[place]))
+            pixels, done = guard(old, new, None if boxes is None else boxes[row])
             self.guarded["images"] += 1
             if not done.is_untouched:
                 self.guarded["blended" if done.strength else "kept"] += 1
-                passed[place] = as_it_was(pixels, like=passed[place])
+                passed[place] = as_it_was(self._turned(pixels), like=passed[place])
+                acted = True
+        if not acted:
+            return refined
         if isinstance(refined, (list, tuple)):
             return type(refined)(passed)
         if not isinstance(refined, Tensor):
             return np.stack(passed)
         whole = torch.stack(passed)  # of tv_tensors, which neither rows nor a stack of them are
         return whole if type(refined) is Tensor else whole.as_subclass(type(refined))
+
+    def _seen(self, image: Any) -> np.ndarray[Any, Any]:
+        return self._turned(channels_last(image))
+
+    def _turned(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """From the order of channels that came to RGB, or back."""
+        turn = self.channel_order == "bgr" and pixels.ndim == 3 and pixels.shape[2] == 3
+        return np.ascontiguousarray(pixels[..., ::-1]) if turn else pixels
 
     def _draw(self, identity: int) -> Form | None:
         rng = np.random.default_rng([self.seed % 2**64, self.epoch, identity % 2**64])
@@ -205,12 +216,22 @@ class BatchRefiner:
         return [identity_of(bytes_of(image).data) for image in images]
 
 
-def _annotation(box: Any) -> Annotation:
-    """A box as COCO would have it.
+def _annotations(labels: Any, count: int) -> list[list[Annotation]]:
+    """The boxes of each image of a batch, as COCO would have them; None: there are none.
 
     Raises:
-        DataError: it is not four numbers.
+        DataError: they are of another number of images, or not four numbers each.
     """
+    try:
+        found = [[_annotation(box) for box in (() if some is None else some)] for some in labels]
+    except TypeError:
+        raise DataError(f"expected the boxes of each of {count} images, got {labels!r}") from None
+    if len(found) != count:
+        raise DataError(f"expected the boxes of each of {count} images, got {len(found)}")
+    return found
+
+
+def _annotation(box: Any) -> Annotation:
     try:
         sides = [float(side) for side in box]
     except (TypeError, ValueError):

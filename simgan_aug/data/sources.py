@@ -152,7 +152,7 @@ class _Boxes(msgspec.Struct):
 def _is_box(bbox: Any) -> bool:
     if not isinstance(bbox, list) or len(bbox) != 4:
         return False
-    return all(isinstance(side, (int, float)) and math.isfinite(side) for side in bbox)
+    return all(isinstance(side, (int, float)) and abs(side) < math.inf for side in bbox)
 
 
 def _read(

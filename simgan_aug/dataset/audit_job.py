@@ -21,7 +21,7 @@ from simgan_aug.coco import CocoImage
 from simgan_aug.dataset.audit_lines import appending, lines_of, write_line
 from simgan_aug.dataset.auditing import AuditTask, refined_name, stamp, taken
 from simgan_aug.dataset.labels import Labels
-from simgan_aug.dataset.plan import INFO, REPORT, Settings, planned
+from simgan_aug.dataset.plan import AUDIT, INFO, REPORT, Settings, planned
 from simgan_aug.dataset.pool import Pool
 from simgan_aug.dataset.ranks import Rank
 from simgan_aug.dataset.storage import (
@@ -39,9 +39,6 @@ from simgan_aug.imagefile import MAX_PIXELS
 
 VERSION = 1
 """Of the files."""
-
-NAME = "audit.json"
-"""Where an audit goes if nobody says."""
 
 
 class AuditJob:
@@ -78,7 +75,7 @@ class AuditJob:
             raise ConfigError(f"workers must be 0 or more, got {workers}")
         is_result = folder_of(refined).size(INFO) is not None
         is_here = is_result and not is_address(refined)
-        self.out = out or Path(f"{refined}/{NAME}" if is_here else NAME)
+        self.out = out or Path(f"{refined}/{AUDIT}" if is_here else AUDIT)
         refined = f"{refined}/{IMAGES}" if is_result else refined
         self.source, self.refined = _folder(images, "--images"), _folder(refined, "--refined")
         self.lines = self.out.with_suffix(".jsonl")
@@ -156,6 +153,11 @@ class AuditJob:
         if outcome.status == "done":
             said = {"width": image.width, "height": image.height, **outcome.found}
             self.totals.add(image.file_name, msgspec.convert(outcome.found, ImageAudit))
+        elif outcome.status == "killer":  # the machine may be to blame: the next run tries again
+            self.totals.fail(
+                image.file_name, f"{image.file_name}: its worker died: {outcome.error}"
+            )
+            return
         else:
             said = {"error": outcome.error}
             self.totals.fail(image.file_name, outcome.error)
@@ -200,10 +202,10 @@ class AuditJob:
 
 
 class _Deaths:
-    """Takes what a pool notes of workers that died; an outcome says it, too."""
+    """Takes what a pool notes of workers that died; the outcome "killer" says it, too."""
 
     def add(self, **line: Any) -> None:
-        """Nothing is kept: a later audit tries again."""
+        """Nothing is kept."""
 
 
 def _folder(place: Path | str, option: str) -> Folder:
@@ -225,6 +227,19 @@ def _check_out(out: Path, annotations: Sequence[Path]) -> None:
         raise ConfigError(f"--out {out} is an annotation file; choose another name")
     if len(set(named)) != len(named):
         raise ConfigError("an annotation file is named twice; its labels would count twice")
+    lines = out.with_suffix(".jsonl")
+    first = next(lines_of(lines), ({}, 0))[0]
+    for path, is_ours in ((out, _is_audit(out)), (lines, "audit" in first)):
+        if path.exists() and path.stat().st_size and not is_ours:
+            raise ConfigError(f"{path} is there and no audit of ours; choose another --out")
+
+
+def _is_audit(path: Path) -> bool:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and found.keys() >= {"version", "limits", "counts"}
 
 
 def _absolute(place: Path | str) -> str:

@@ -79,9 +79,7 @@ class AuditWorker:
         except Exception as error:  # OpenCV has its own for memory
             if not is_out_of_memory(error):
                 raise
-            return Outcome(
-                item.number, item.name, "failed", f"{item.name}: not enough memory to audit it"
-            )
+            return Outcome(item.number, item.name, "killer", "there is not enough memory for it")
         return Outcome(item.number, item.name, "done", found=msgspec.to_builtins(found))
 
     def _pixels(self, folder: Folder, name: str) -> Array:

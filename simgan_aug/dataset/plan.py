@@ -23,7 +23,10 @@ from simgan_aug.imagefile import MAX_PIXELS, suffixed
 INFO, REPORT = "run.json", "report.json"
 """Files that a job writes beside the annotations: what it is, and what came of it."""
 
-RESERVED = (INFO, REPORT, IMAGES, STATE)
+AUDIT = "audit.json"
+"""What an audit of a result is called, in it."""
+
+RESERVED = (INFO, REPORT, AUDIT, IMAGES, STATE)
 """Names in a result that no annotation file, nor its folder, may have."""
 
 MAX_NAME = 255

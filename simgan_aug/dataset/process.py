@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import IO, Any
 
+import cv2
+
 from simgan_aug.dataset.auditing import AuditTask
 from simgan_aug.dataset.plan import Settings
 from simgan_aug.dataset.storage import folder_of
@@ -97,6 +99,8 @@ def main() -> None:
     os.dup2(2, 1)  # what libraries print goes to the log
     task = task_of(json.loads(sys.stdin.buffer.readline()))
     try:
+        if task.device == "cpu":
+            cv2.setNumThreads(1)  # a process a core is faster than its threads
         worker = task.worker()
         answers.write(READY)
         answers.flush()

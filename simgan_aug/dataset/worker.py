@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import msgspec
+import numpy as np
 
 from simgan_aug.audit import Guard, Guarded, Limits
 from simgan_aug.coco import CocoImage, check_size
@@ -23,6 +24,8 @@ from simgan_aug.dataset.storage import Folder
 from simgan_aug.errors import DataError, OutputError, is_out_of_memory
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
+
+Array = np.ndarray[Any, Any]
 
 ROOM = 2**25
 """Pixels of the images that a worker holds at once; a larger image is alone."""
@@ -202,17 +205,35 @@ class Worker:
         with self._named(work.item):
             pixels = self._refiner(work.image.pixels, seed=seed, strength=self._settings.strength)
             if self._guard is not None:
-                labels = decoded(work.item.labels)
-                pixels, work.guarded = self._guard(work.image.pixels, pixels, labels)
+                pixels, work.guarded = self._guard(
+                    work.image.pixels, pixels, decoded(work.item.labels), self._saved(work)
+                )
         work.image = replace(work.image, pixels=pixels)
+
+    def _saved(self, work: _Work) -> Callable[[Array], Array] | None:
+        """What the file to be written makes of an image; None if it keeps every pixel."""
+        assert work.image is not None
+        image = work.image
+        if (self._format or image.format) not in ("JPEG", "WEBP"):
+            return None
+
+        def saved(pixels: Array) -> Array:
+            content = encode_image(
+                replace(image, pixels=pixels), self._settings.quality, self._format
+            )
+            return decode_image(content, work.item.name, self._settings.max_pixels).pixels
+
+        return saved
+
+    @property
+    def _format(self) -> str | None:
+        """That images are written in; None: their own."""
+        return None if self._settings.format == "keep" else self._settings.format.upper()
 
     def _store(self, work: _Work) -> None:
         assert work.image is not None
-        kept = self._settings.format == "keep"
         with self._named(work.item):
-            content = encode_image(
-                work.image, self._settings.quality, None if kept else self._settings.format.upper()
-            )
+            content = encode_image(work.image, self._settings.quality, self._format)
         written: dict[str, Any] = _write(
             self._target, self._settings.output(work.item.name), content
         )

@@ -22,7 +22,7 @@ _T = TypeVar("_T", bound=msgspec.Struct)
 class Label(msgspec.Struct):
     """One label and what was measured of it; None: could not be."""
 
-    id: int | str | float | None = None
+    id: Any = None
     category: str | None = None
     bbox: list[float] | None = None
     """x, y, width, height in px."""
