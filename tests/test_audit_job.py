@@ -662,13 +662,42 @@ def test_a_full_disk_is_one_line_and_exit_code_1(data, small_disk, capsys, worke
 @pytest.mark.parametrize("finished", [False, True])
 def test_a_disk_that_is_read_only_is_one_line(data, small_disk, capsys, finished):
     if finished:
-        (small_disk / "audit.json").write_text("{}")
+        (small_disk / "audit.json").write_text('{"version": 1, "limits": {}, "counts": {}}')
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
 
     code = main(command("--workers", 0, "--out", small_disk / "audit.json"))
 
     assert code == 1
     assert "Read-only file system" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("audit.json", "{}"),
+        ("audit.json", '{"images": [], "annotations": []}'),
+        ("audit.json", "a thesis"),
+        ("audit.jsonl", '{"step": 1, "loss": 0.5}\n'),
+    ],
+)
+def test_a_file_that_is_no_audit_is_not_overwritten(data, job, name, content):
+    (data / name).write_text(content)
+
+    with pytest.raises(ConfigError, match="no audit of ours; choose another --out"):
+        job()
+
+    assert (data / name).read_text() == content
+
+
+def test_two_audits_do_not_write_into_one_file(data, job):
+    first = job().run()
+    next(first)
+
+    with pytest.raises(OutputError, match="another audit writes"):
+        run(job())
+
+    first.close()
+    assert run(job()) == dict.fromkeys(NAMES[1:], "done")
 
 
 def test_a_file_where_the_folder_of_the_result_should_be_is_an_error(data, job):

@@ -19,8 +19,11 @@ from simgan_aug.geometry import mask_of
 
 Array = np.ndarray[Any, Any]
 
-AROUND = 8
+AROUND = 10
 """Px around a keypoint that are located."""
+
+SURE = 0.5
+"""Match that a keypoint, of which there are many, must have for anything to be said of it."""
 
 FURTHEST = 1e9
 """Px at which no box lies."""
@@ -119,7 +122,7 @@ def _label(
     outlined = mask if annotation.segmentation else None
     whole = locate(*pair.structures, box)
     points = [locate(*pair.structures, _around(*at)) for at in visible(annotation.keypoints)]
-    distances = [_distance(place) for place in points]
+    distances = [_distance(place) if place and place.match >= SURE else None for place in points]
     values = {
         "displacement": _distance(whole),
         "local": measures.local(pair, box, outlined),
@@ -129,7 +132,6 @@ def _label(
         "contrast": measures.contrast(pair, box),
         "colour": measures.colour(pair, box, outlined),
     }
-    lost = {"displacement": _is_lost(whole), "keypoints": any(map(_is_lost, points))}
     return LabelAudit(
         id=annotation.id,
         category=name,
@@ -138,7 +140,11 @@ def _label(
         keypoints=[_rounded(each) for each in distances],
         **{key: _rounded(values[key]) for key in ("local", "contour", "content")},
         **{key: _rounded(values[key]) for key in ("contrast", "colour")},
-        failures=[m for m, v in values.items() if fails(m, v, limits) or lost.get(m)],
+        failures=[
+            measure
+            for measure, value in values.items()
+            if fails(measure, value, limits) or (measure == "displacement" and _is_lost(whole))
+        ],
     )
 
 

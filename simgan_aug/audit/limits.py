@@ -22,7 +22,7 @@ class Limits:
     """Px that the picture under a box may have moved on the whole."""
     local: float = 1.25
     """Px that a quarter of its parts may have moved."""
-    keypoints: float = 1.0
+    keypoints: float = 0.75
     """Px that the picture around a keypoint may have moved."""
     contour: float = 0.5
     """Least share (F1) of the edges along a mask's outline that were and are there."""

@@ -229,7 +229,8 @@ def _check_out(out: Path, annotations: Sequence[Path]) -> None:
         raise ConfigError("an annotation file is named twice; its labels would count twice")
     lines = out.with_suffix(".jsonl")
     first = next(lines_of(lines), ({}, 0))[0]
-    for path, is_ours in ((out, _is_audit(out)), (lines, "audit" in first)):
+    foreign = bool(first) and not first.keys() & {"audit", "image"}
+    for path, is_ours in ((out, _is_audit(out)), (lines, not foreign)):
         if path.exists() and path.stat().st_size and not is_ours:
             raise ConfigError(f"{path} is there and no audit of ours; choose another --out")
 

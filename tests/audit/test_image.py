@@ -287,7 +287,7 @@ JOINTS = [36, 40, 2, 56, 70, 2, 76, 40, 2]
 
 def test_one_joint_moved_fails_only_by_keypoints_and_is_the_one_that_is_told():
     old = scene()
-    new = shifted(old, 3, 0, box=[44, 58, 24, 24], by=2)
+    new = shifted(old, 3, 0, box=[41, 55, 30, 30], by=2)
 
     (found,) = audit(old, new, [label(keypoints=JOINTS)]).labels
 
@@ -310,14 +310,14 @@ def test_a_joint_that_cannot_be_seen_is_not_looked_at(visibility):
     assert "keypoints" not in found.failures
 
 
-def test_a_joint_whose_picture_is_gone_fails():
+def test_of_a_joint_whose_picture_is_gone_nothing_is_said():
     old = scene()
     new = mixed(old, np.full_like(old, 140), near([48, 62, 16, 16], by=8))
 
     (found,) = audit(old, new, [label(keypoints=JOINTS)]).labels
 
     assert found.keypoints[1] is None
-    assert "keypoints" in found.failures
+    assert "keypoints" not in found.failures
 
 
 @pytest.mark.parametrize("joints", [None, [], [0, 0, 0], [-99, -99, 2], [56.5, 1e9, 2]])
