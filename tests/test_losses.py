@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from simgan_aug.config import Config, Regularization
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.losses import (
     CrossEntropy,
@@ -14,11 +16,13 @@ from simgan_aug.losses import (
     Relativistic,
     blur,
     channel_mean,
+    edge_direction,
     gradient_penalty,
     image_gradient,
     mean_weight,
     self_regularization,
 )
+from simgan_aug.run import regularization
 
 seeds = st.integers(0, 2**31)
 maps = st.tuples(st.integers(1, 4), st.just(1), st.integers(1, 5), st.integers(1, 5))
@@ -431,3 +435,50 @@ def test_the_gradient_of_a_ramp_is_its_slope():
     assert torch.allclose(down[..., :-1, :], torch.tensor(-0.2), atol=1e-6)
     assert not right[..., -1].any()  # the last neighbour is the pixel itself
     assert not down[..., -1, :].any()
+
+
+def drawing(x=0, size=48):
+    """A bright square on a dark ground, from column 14 + x on; (1, 3, size, size) in [-1, 1]."""
+    image = torch.full((1, 3, size, size), -0.6)
+    image[..., 14:34, 14 + x : 34 + x] = 0.5
+    return image
+
+
+def change(one, other):
+    return (edge_direction(one) - edge_direction(other)).abs().mean().item()
+
+
+def test_edge_directions_leave_tone_free_and_hold_contours():
+    image = drawing()
+    recoloured = image * torch.tensor([0.6, -0.5, 0.9])[:, None, None] + 0.1
+
+    assert change(image, drawing(1)) > 5 * change(image, recoloured)
+    assert change(image, drawing(3)) > change(image, drawing(1))
+    assert change(image, image) == 0
+
+
+def test_grain_that_is_faint_counts_little():
+    image, grain = drawing(), torch.randn(1, 3, 48, 48, generator=torch.Generator().manual_seed(0))
+
+    assert change(image, image + 0.02 * grain) < change(image, drawing(1)) / 3
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 3), (5, 40), (17, 17), (33, 20)])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_edge_directions_of_any_size_have_finite_gradients(shape, channels):
+    images = torch.zeros(2, channels, *shape, requires_grad=True)
+
+    directions = edge_direction(images)
+    directions.abs().sum().backward()
+
+    assert directions.shape == (2, 2, *shape)
+    assert images.grad.isfinite().all()
+
+
+def test_contours_are_a_term_of_their_own():
+    held = Regularization(weight=0.0, contours=2.0)
+    term = regularization(dataclasses.replace(Config(), regularization=held))
+
+    assert term(drawing(1), drawing(), None).item() == pytest.approx(
+        2 * change(drawing(1), drawing())
+    )
