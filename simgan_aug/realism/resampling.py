@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -80,6 +80,29 @@ def numbered(groups: Sequence[Hashable]) -> Array:
     """Groups as numbers in the order of their first image."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64)
+
+
+def gaps_of(
+    means: Callable[[Array, Array], Array],
+    first: Array,
+    second: Array,
+    labels: Array,
+    resamples: int,
+    seed: int,
+) -> Array:
+    """How far the means of two sets lie apart, value by value, (1 + R, F): as they are, and drawn.
+
+    Args:
+        means: of the rows of a set, (N, F), under weights, (1 + R, N).
+        first, second: (N, F) and (M, F).
+        labels: (N + M,) as from `labels_of`.
+        resamples, seed: R draws of groups.
+    """
+    drawn = resample(labels, len(first), resamples, np.random.default_rng(seed))
+    weights = np.vstack([np.ones(len(labels)), drawn])
+    one, other = weights[:, : len(first)], weights[:, len(first) :]
+    gaps: Array = np.abs(means(first, one) - means(second, other))
+    return gaps
 
 
 def resample(labels: Array, first: int, resamples: int, rng: np.random.Generator) -> Array:

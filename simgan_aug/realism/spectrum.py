@@ -14,9 +14,9 @@ from simgan_aug.realism.resampling import (
     Draws,
     Pair,
     centred,
+    gaps_of,
     interval,
     labels_of,
-    resample,
 )
 
 Array = np.ndarray[Any, Any]
@@ -84,11 +84,7 @@ def spectrum_draws(
     first: Array, second: Array, labels: Array, resamples: int = 200, seed: int = 0
 ) -> Draws:
     """The same, as draws; labels (N + M,) as from `labels_of`."""
-    drawn = resample(labels, len(first), resamples, np.random.default_rng(seed))
-    weights = np.vstack([np.ones(len(labels)), drawn])
-    gaps = np.abs(
-        _means(first, weights[:, : len(first)]) - _means(second, weights[:, len(first) :])
-    )
+    gaps = gaps_of(_means, first, second, labels, resamples, seed)
     seen = np.isfinite(gaps)
     values = np.where(seen, gaps, 0).sum(1) / np.maximum(seen.sum(1), 1)
     return centred(float(values[0]), values[1:])
