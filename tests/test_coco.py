@@ -83,9 +83,7 @@ def test_labels_of_every_kind_are_read_by_image(write):
 
     assert labels.categories == {1: "hand", 2: "crowd"}
     assert [len(labels.by_image[image]) for image in (4, "x")] == [4, 1]
-    assert labels.by_image[4][0] == Annotation(
-        image_id=4, category_id=1, bbox=[1, 2, 3, 4.5], id=1
-    )
+    assert labels.by_image[4][0] == Annotation(image_id=4, category_id=1, bbox=[1, 2, 3, 4.5], id=1)
     assert labels.by_image["x"][0].segmentation == [SQUARE, OTHER]
 
 
