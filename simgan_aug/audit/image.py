@@ -42,6 +42,8 @@ class LabelAudit(msgspec.Struct, frozen=True, kw_only=True):
     """x, y, width, height in px."""
     displacement: tuple[float, float] | None = None
     """Px to the right and down that the picture under the box has moved on the whole."""
+    match: float | None = None
+    """How sure that is, or that it is lost: correlation of structure, 1 for the same picture."""
     local: float | None = None
     """Px that a quarter of its parts have moved."""
     keypoints: list[float | None] = []
@@ -137,6 +139,7 @@ def _label(
         category=name,
         bbox=box,
         displacement=_place(whole),
+        match=None if whole is None else _rounded(whole.match),
         keypoints=[_rounded(each) for each in distances],
         **{key: _rounded(values[key]) for key in ("local", "contour", "content")},
         **{key: _rounded(values[key]) for key in ("contrast", "colour")},

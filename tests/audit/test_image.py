@@ -386,3 +386,16 @@ def test_a_limit_that_nothing_reaches_looks_for_nothing():
     limits = Limits(appeared=1e6)
 
     assert audit(scene(), pasted(scene(), 96, 96), [label()], limits=limits).passes
+
+
+def test_a_label_tells_how_sure_its_displacement_is():
+    old = scene()
+    noisy = np.clip(old + np.random.default_rng(0).normal(0, 20, old.shape), 0, 255)
+
+    (same,) = audit(old, old, [label()]).labels
+    (less,) = audit(old, noisy.astype(np.uint8), [label()]).labels
+    (flat,) = audit(np.full_like(old, 90), old, [label()]).labels
+
+    assert same.match == pytest.approx(1, abs=1e-3)
+    assert 0.25 < less.match < 0.99
+    assert flat.match is None
