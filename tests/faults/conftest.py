@@ -120,11 +120,20 @@ def kill(process, whom):
 
 
 def children(pid):
-    """The processes that a process has started."""
+    """The processes that a process has started, but for the tracker of Python's multiprocessing.
+
+    That one stays as long as the test runner does, once any test has spawned a process.
+    """
+    found = []
     with contextlib.suppress(OSError):
         listed = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text()
-        return [int(word) for word in listed.split()]
-    return []
+        for word in listed.split():
+            command = b""
+            with contextlib.suppress(OSError):
+                command = pathlib.Path(f"/proc/{word}/cmdline").read_bytes()
+            if b"multiprocessing." not in command:
+                found.append(int(word))
+    return found
 
 
 @pytest.fixture
