@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -64,6 +65,9 @@ def test_train_then_refine_then_preview(data, capsys):
 
     refine = ["refine", "--annotations", "synthetic.json", "--refiner", refiner, "--out", "out"]
     assert main(refine) == 0
+    question = capsys.readouterr().out.partition("did a label move? simgan-aug ")[2]
+    assert main(shlex.split(question.splitlines()[0])) in (0, 3)
+    assert main(["report", "out", "--out", "report.html"]) == 0
     sheet = ["preview", "--refiner", refiner, "--images", "synthetic", "--real", "real"]
     assert main([*sheet, "--out", "sheet.png"]) == 0
 
@@ -229,7 +233,9 @@ def test_the_demo_writes_a_sheet_numbers_and_the_refined_set(tmp_path, capsys):
     numbers = json.loads((tmp_path / "demo" / "numbers.json").read_text())
     assert code == 0
     assert set(numbers["distance"]) == {"synthetic to real", "refined to real", "real to real"}
+    assert numbers["labels"]["labels"] == 300
     assert (tmp_path / "demo" / "sheet.png").exists()
+    assert "scissors" in (tmp_path / "demo" / "report.html").read_text()
     assert len(os.listdir(tmp_path / "demo" / "refined" / "images")) == 300
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,9 @@ def refine(
     for name in job.annotations:
         how = "byte for byte" if options["format"] == "keep" else "with other file_name endings"
         click.echo(f"annotations, {how}: {out}/{name}")
+    named = [word for path in annotations for word in ("--annotations", str(path))]
+    check = ["simgan-aug", "audit", *named, "--images", str(folder), "--refined", str(out)]
+    click.echo(f"did a label move? {shlex.join(check)}")
     shared = job.engine.rank.world > 1  # torchrun would take any other code for a failed rank
     return 3 if summary.failed and not shared else 0
 
