@@ -123,7 +123,7 @@ def test_every_image_has_one_line_and_every_label_its_numbers(data, job):
         assert (line["width"], line["height"], line["appeared"]) == (96, 72, [])
         assert [label["id"] for label in line["labels"]] == [2 * number + 1, 2 * number + 2]
         for label in line["labels"]:
-            assert {*MEASURES, "id", "category", "bbox", "failures"} == {*label}
+            assert {*MEASURES, "id", "category", "bbox", "match", "failures"} == {*label}
             assert ("displacement" in label["failures"]) == (line["image"] in MOVED)
 
 
