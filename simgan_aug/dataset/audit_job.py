@@ -7,7 +7,6 @@ AUDIT.json    what it all comes to, written last
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from io import FileIO
@@ -28,6 +27,7 @@ from simgan_aug.dataset.storage import (
     IMAGES,
     Folder,
     LocalFolder,
+    absolute,
     folder_of,
     is_address,
     sha256_of,
@@ -85,8 +85,8 @@ class AuditJob:
         self._workers = Rank().cores() if workers is None else workers
         self._taken = frozenset(taken([image.file_name for image in self.planned]))
         self._task = AuditTask(
-            images=_absolute(images),
-            refined=_absolute(refined),
+            images=absolute(images),
+            refined=absolute(refined),
             limits=asdict(self.limits),
             categories=[*self._labels.categories.items()],
             max_pixels=max_pixels,
@@ -241,7 +241,3 @@ def _is_audit(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and found.keys() >= {"version", "limits", "counts"}
-
-
-def _absolute(place: Path | str) -> str:
-    return str(place) if "://" in str(place) else os.path.abspath(place)

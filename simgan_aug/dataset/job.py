@@ -34,6 +34,7 @@ from simgan_aug.dataset.storage import (
     SCRATCH,
     STATE,
     LocalFolder,
+    absolute,
     folder_of,
     is_address,
     sha256_of,
@@ -104,8 +105,8 @@ class RefineJob:
         self._check_out()
         self._task = Task(
             refiner=str(refiner.absolute()),
-            images=_absolute(images),
-            out=_absolute(out),
+            images=absolute(images),
+            out=absolute(out),
             device=self.engine.device,
             threads=max(self.engine.threads, REMOTE if _is_remote(images, out) else 1),
             settings=dataclasses.asdict(self.settings),
@@ -301,10 +302,6 @@ def _check_apart(source: Path | str, out: Path | str) -> None:
 
 def _is_remote(*places: Path | str) -> bool:
     return any(is_address(place) for place in places)
-
-
-def _absolute(place: Path | str) -> str:
-    return str(place) if is_address(place) else str(Path(place).absolute())
 
 
 def _json(info: dict[str, Any]) -> bytes:

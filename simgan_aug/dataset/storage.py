@@ -226,6 +226,11 @@ def is_address(place: str | Path) -> bool:
     return isinstance(place, str) and "://" in place
 
 
+def absolute(place: str | Path) -> str:
+    """A folder for a process that may have another working directory; an address as it is."""
+    return str(place) if is_address(place) else str(Path(place).absolute())
+
+
 def sha256(folder: Folder, name: str) -> str:
     """The hash of a file; an `OSError` if it is not there."""
     digest = hashlib.sha256()

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from simgan_aug.audit import LOW_IS_BAD
 from simgan_aug.report.records import Label, Record
 
 BINS = 44
@@ -21,8 +22,12 @@ class Measure:
     low: float
     high: float
     """Ends of the axis; what lies beyond is counted in the first and the last bar."""
-    high_is_bad: bool
     meaning: str
+
+    @property
+    def high_is_bad(self) -> bool:
+        """Whether it must not exceed its limit, and not rather reach it."""
+        return self.name not in LOW_IS_BAD
 
     @property
     def logarithmic(self) -> bool:
@@ -50,13 +55,13 @@ class Measure:
 
 
 MEASURES = (
-    Measure("displacement", "px", 0.01, 30, True, "how far the picture under the box has moved"),
-    Measure("local", "px", 0.01, 30, True, "how far a part of the object has moved"),
-    Measure("keypoints", "px", 0.01, 30, True, "how far the picture under a keypoint has moved"),
-    Measure("contour", "", 0, 1, False, "how much of the outline is still there (F1)"),
-    Measure("content", "", 0, 1, False, "how alike it is after its best tone curve"),
-    Measure("contrast", "", 0, 2, False, "contrast left to the object, as a ratio"),
-    Measure("colour", "levels", 0.1, 255, True, "chroma off the best colour map, of 255"),
+    Measure("displacement", "px", 0.01, 30, "how far the picture under the box has moved"),
+    Measure("local", "px", 0.01, 30, "how far a part of the object has moved"),
+    Measure("keypoints", "px", 0.01, 30, "how far the picture under a keypoint has moved"),
+    Measure("contour", "", 0, 1, "how much of the outline is still there (F1)"),
+    Measure("content", "", 0, 1, "how alike it is after its best tone curve"),
+    Measure("contrast", "", 0, 2, "contrast left to the object, as a ratio"),
+    Measure("colour", "levels", 0.1, 255, "chroma off the best colour map, of 255"),
 )
 """In the order in which they are shown."""
 
