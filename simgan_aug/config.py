@@ -48,9 +48,12 @@ class Regularization:
     """lambda."""
     features: str = "identity"
     """psi, a registered feature transform."""
-    contours: float = 0.0
+    contours: float = 0.1
     """Weight of a further term, the change of psi `edge_direction`: it holds contours where they
     are and leaves tone free; not weighed by label."""
+    drift: float = 0.4
+    """Px that 1 of 20 labels may move: what `contours` is turned towards during training, beginning
+    with the weight above; 0: the weight stays."""
     reduction: str = "mean"
     """"mean": per value, the same at every size; "paper_sum": the L1 norm, as printed in eq. 4."""
     labels: dict[str, float] = field(default_factory=dict)
@@ -59,7 +62,7 @@ class Regularization:
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
-        for name in ("weight", "contours"):
+        for name in ("weight", "contours", "drift"):
             value = getattr(self, name)
             _require(0 <= value < float("inf"), f"{name} must be 0 or more, got {value}")
         _require(
@@ -74,16 +77,28 @@ class Regularization:
 class Tone:
     """The tones of real photos, one of which is drawn per image by its seed."""
 
-    photos: int = 0
+    photos: int = 256
     """Real photos whose tone is kept in the checkpoint; 0: none."""
-    match: bool = True
-    """Match each image's histogram to the tone before the network sees it; else only a network that
-    takes a reference sees the tone. What matching changes is bound neither by label weights nor by
-    a refiner's `max_change`: these hold the network to the matched image."""
+    match: str = "after"
+    """When an image's histogram is matched to the tone: "after" the network, which gives one image
+    as many forms as there are tones; "before" it; or "never", and only a network that takes a
+    reference sees the tone. What matching changes is bound neither by label weights nor by a
+    refiner's `max_change`."""
+    share: tuple[float, float] = (0.5, 1.0)
+    """Share of the match after the network, drawn from this range per image by its seed; before the
+    network the match is whole."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
         _require(0 <= self.photos <= 4096, f"photos must lie in [0, 4096], got {self.photos}")
+        _require(
+            self.match in ("after", "before", "never"),
+            f"match must be 'after', 'before' or 'never', got {self.match!r}",
+        )
+        _require(
+            0 <= self.share[0] <= self.share[1] <= 1,
+            f"share must be two ascending numbers in [0, 1], got {self.share}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +117,8 @@ class Data:
     match_size: bool = True
     """Shrink real photos whose shorter side exceeds the synthetic images' median to it."""
     memory_mb: int = 2048
-    """Decoded images held, each side; of a larger set a random part is used."""
+    """Decoded images held in memory, each side, with their weights by label; what of a larger set is
+    not held is decoded when it is drawn."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -125,8 +141,11 @@ class Training:
     steps: int = 1000
     """Adversarial steps (T)."""
     batch_size: int = 16
-    """Images per batch (b), even; half of each refined discriminator batch comes from the
-    history."""
+    """Images per batch (b), of all processes together; half of each refined discriminator batch
+    comes from the history."""
+    accumulate: int = 1
+    """Shares that a process cuts its part of a batch into, to go through one after the other: less
+    memory, same update. Every share has an even number of images, and a history of its own."""
     refiner_updates: int = 1
     """Updates of the refiner a step (K_g)."""
     discriminator_updates: int = 1
@@ -148,11 +167,15 @@ class Training:
     decay_factor: float = 0.25
     """See `decay_after`."""
     history: int = 640
-    """Images held by the history buffer (B); 0: no history."""
+    """Images held by the history buffer (B), or by those of all shares together; 0: no history."""
     average: float = 0.99
     """Decay a step of the refiner's moving average, which is what is kept; 0: the last weights."""
     precision: str = "auto"
-    """"fp32", "bf16", or "auto": bf16 on a GPU and on a CPU with AMX."""
+    """"fp32", "bf16" (weights stay fp32), or "auto": bf16 on a GPU and a CPU with units for it."""
+    rollbacks: int = 3
+    """How often a training that diverges goes back to its last good state, before it stops."""
+    rollback_factor: float = 0.5
+    """What both rates are multiplied by when it goes back."""
     seed: int = 0
     """Of all draws; same seed, same machine, same result (on a CPU)."""
 
@@ -161,6 +184,11 @@ class Training:
         _require(
             self.batch_size >= 2 and self.batch_size % 2 == 0,
             f"batch_size must be even, got {self.batch_size}",
+        )
+        _require(
+            self.accumulate >= 1 and self.batch_size % (2 * self.accumulate) == 0,
+            f"accumulate must cut batch_size = {self.batch_size} into shares of an even number, "
+            f"got {self.accumulate}",
         )
         _require(
             not 0 < self.history < self.batch_size // 2,
@@ -172,6 +200,7 @@ class Training:
             "discriminator_warmup",
             "decay_after",
             "history",
+            "rollbacks",
             "seed",
         ):
             _require(
@@ -182,6 +211,10 @@ class Training:
             _require(
                 getattr(self, name) >= 1, f"{name} must be 1 or more, got {getattr(self, name)}"
             )
+        _require(
+            0 < self.rollback_factor < 1,
+            f"rollback_factor must lie in (0, 1), got {self.rollback_factor}",
+        )
         for name in ("refiner_rate", "discriminator_rate", "decay_factor"):
             _require(
                 0 < getattr(self, name) < float("inf"),
@@ -216,7 +249,7 @@ class Config:
     regularization: Regularization = field(default_factory=Regularization)
     """The term that holds labels."""
     tone: Tone = field(default_factory=Tone)
-    """The step before the network."""
+    """The tones of real photos."""
     data: Data = field(default_factory=Data)
     """Reading and cropping."""
     training: Training = field(default_factory=Training)

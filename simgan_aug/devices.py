@@ -33,7 +33,10 @@ def resolve_device(wanted: str | torch.device) -> torch.device:
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:
-    """ "fp32" or "bf16" for a wish that may be "auto": bf16 on CUDA and on a CPU with AMX.
+    """ "fp32" or "bf16" for a wish that may be "auto": bf16 where there are units for it.
+
+    That is on a GPU of NVIDIA's Ampere or later or of AMD's, and on a CPU with AMX; an older GPU
+    only imitates it.
 
     Raises:
         ConfigError: another wish.
@@ -42,8 +45,11 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
         raise ConfigError(f"precision must be 'auto', 'fp32' or 'bf16', got {wanted!r}")
     if wanted != "auto":
         return wanted
-    known: Mapping[str, bool] = getattr(
-        torch.cpu, "get_capabilities", dict
-    )()  # an older torch does not say
-    amx = device.type == "cpu" and known.get("amx_bf16", False)
-    return "bf16" if amx or device.type == "cuda" else "fp32"
+    if device.type == "cuda":
+        has_units = bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        known: Mapping[str, bool] = getattr(
+            torch.cpu, "get_capabilities", dict
+        )()  # an older torch does not say
+        has_units = device.type == "cpu" and known.get("amx_bf16", False)
+    return "bf16" if has_units else "fp32"

@@ -7,6 +7,7 @@
     ├── PluginError       a part that is unknown, doubled or broken
     ├── CheckpointError   a refiner file that cannot be trusted or used
     ├── TrainingError     training cannot go on
+    │   └── DivergenceError   a loss, a gradient or a weight is not finite
     ├── OutputError       a result that cannot be written
     └── DependencyError   a host library that cannot be imported (also an ImportError)
 
@@ -42,7 +43,11 @@ class CheckpointError(SimganAugError):
 
 
 class TrainingError(SimganAugError):
-    """Training cannot go on: a loss is not finite."""
+    """Training cannot go on: it diverges, or another rank is lost."""
+
+
+class DivergenceError(TrainingError):
+    """A loss, a gradient or a weight is not finite; from the last good state one may go on."""
 
 
 class OutputError(SimganAugError):

@@ -94,6 +94,17 @@ def simgan_training_alarm(out: Path, step: Any, alarm: Any) -> None:
 
 
 @hookspec
+def simgan_training_rollback(out: Path, rollback: Any) -> None:
+    """A run has diverged and was taken back; steps after that come again, with lower rates.
+
+    Args:
+        out: the run's folder.
+        rollback: `simgan_aug.rollback.Rollback`: the step after which it goes on, what is left of
+            the learning rates, and the reason.
+    """
+
+
+@hookspec
 def simgan_training_ended(out: Path, reason: str, preview: Callable[[], Any]) -> None:
     """A run has ended.
 

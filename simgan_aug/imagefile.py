@@ -8,7 +8,7 @@ import itertools
 import os
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,7 +88,9 @@ def content_of(path: str | os.PathLike[str]) -> bytes:
     )
 
 
-def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> ImageFile:
+def decode_image(
+    content: bytes, name: str, max_pixels: int = MAX_PIXELS, quiet: bool = True
+) -> ImageFile:
     """Decode the bytes of one file.
 
     Grey, grey with alpha, RGB and RGBA come as they are, in uint16 where a PNG has 16 bits (a TIFF:
@@ -99,15 +101,15 @@ def decode_image(content: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Ima
         content: the whole file.
         name: of the file, for notes and errors.
         max_pixels: the most that width x height may be.
+        quiet: keep to ourselves what Pillow warns of, damage to what is not pixels. Not in a
+            thread beside others: which warnings show is a setting of the whole process.
 
     Raises:
         ImageError: the file is damaged, of another format, larger than `max_pixels`, of several
             frames, or of a kind that would be reduced (16-bit colour in a TIFF, 32-bit).
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.simplefilter("ignore", UserWarning)  # of damage to what is not pixels
+        with _silence() if quiet else contextlib.nullcontext():
             return _decoded(content, name, max_pixels)
     except (ImageError, Image.DecompressionBombError) as error:
         raise ImageError(f"{name}: {error}") from None
@@ -189,6 +191,14 @@ def _decoded(content: bytes, name: str, max_pixels: int) -> ImageFile:
     if ending in SUFFIXES and ending not in ENDINGS[kind]:
         notes = (f"is a {kind} by its content, whatever its name says", *notes)
     return ImageFile(_UNTURNED[orientation](pixels).copy(), kind, metadata, notes)
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings():
+        for kind in (Image.DecompressionBombWarning, UserWarning):
+            warnings.simplefilter("ignore", kind)
+        yield
 
 
 def _check(image: Image.Image, max_pixels: int) -> None:

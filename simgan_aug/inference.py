@@ -19,7 +19,7 @@ from simgan_aug.pixels import Image, Pixels
 
 
 class ImageRefiner:
-    """Refines images: tone first, then texture; one image with one seed gives one result.
+    """Refines images: texture, and the tone of a real photo; one image, one seed, one result.
 
     It holds a network and is no `nn.Module`, so that no host's `parameters()` or `state_dict()`
     finds it.
@@ -28,7 +28,9 @@ class ImageRefiner:
         network: a refiner; see `simgan_aug.networks.contract`.
         channels: colour channels that the network takes.
         bank: (K, channels, Q) tones of real photos in [0, 1]; None: no tone step, no reference.
-        match: match each image to its tone before the network; else only the network sees the tone.
+        match: when each image is matched to its tone: "after" the network, "before" it, or
+            "never", and only a network that takes a reference sees the tone.
+        share: of the match after the network, drawn from this range per image by its seed.
         device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
         max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
             halo, which changes no grey level (of 255); in bf16 now and then one.
@@ -41,7 +43,8 @@ class ImageRefiner:
         network: nn.Module,
         channels: int,
         bank: Tensor | None = None,
-        match: bool = True,
+        match: str = "after",
+        share: tuple[float, float] = (0.5, 1.0),
         *,
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
@@ -49,13 +52,15 @@ class ImageRefiner:
     ) -> None:
         if max_workspace_mb < 1:
             raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
+        if match not in ("after", "before", "never"):
+            raise ConfigError(f"match must be 'after', 'before' or 'never', got {match!r}")
         self.device = resolve_device(device)
         self.network: nn.Module = network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network.eval().requires_grad_(False)
         self.channels = channels
         self.bank = None if bank is None else bank.to(self.device)
-        self.match = match
+        self.match, self.share = match, share
         self.max_workspace_mb = max_workspace_mb
         self.precision = resolve_precision(precision, self.device)
         self._looked = False  # whether the range of floats on a GPU has been checked, once
@@ -84,6 +89,7 @@ class ImageRefiner:
             loaded.channels,
             loaded.bank,
             loaded.config.tone.match,
+            loaded.config.tone.share,
             device=device,
             max_workspace_mb=max_workspace_mb,
             precision=precision,
@@ -146,34 +152,45 @@ class ImageRefiner:
     @torch.no_grad()  # not inference_mode: a task network trains on what we return
     def _change(self, colour: Tensor, seeds: Sequence[int]) -> Tensor:
         """What refining adds to (N, C, H, W) in [0, 1]."""
-        toned, references = self._tone(colour, seeds)
-        noise = self._noise(colour, seeds)
-        change = torch.empty_like(colour)
-        for place, inner, outer in self._tiles(*colour.shape[2:]):
+        references = self._references(seeds)
+        toned = colour
+        if references is not None and self.match == "before":
+            toned = self._matched(colour, references, [1.0] * len(seeds))
+        change = self._texture(toned, references, self._noise(colour, seeds))
+        if toned is not colour:
+            change.add_(toned).sub_(colour)
+        if references is None or self.match != "after":
+            return change
+        refined = change.add_(colour).clamp_(0, 1)
+        shares = [tone.pick_share(self.share, seed) for seed in seeds]
+        return self._matched(refined, references, shares).sub_(colour)
+
+    def _texture(self, toned: Tensor, references: Tensor | None, noise: Tensor | None) -> Tensor:
+        """What the network adds, tile by tile."""
+        change = torch.empty_like(toned)
+        known = None if references is None else references * 2 - 1
+        for place, inner, outer in self._tiles(*toned.shape[2:]):
             inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
             extra = condition(
                 self.network,
                 None if noise is None else noise[..., *outer].to(self.device),
-                references,
+                known,
             )
             with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
                 added = self.network(inputs, **extra) - inputs
             change[..., *place] = added[..., *inner]
-        change /= 2  # from units of [-1, 1]
-        return change if toned is colour else change.add_(toned).sub_(colour)
+        return change.div_(2)  # from units of [-1, 1]
 
-    def _tone(self, colour: Tensor, seeds: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """The images in the tone of the photos that their seeds draw; those tones in [-1, 1]."""
+    def _references(self, seeds: Sequence[int]) -> Tensor | None:
+        """The tones that seeds draw, (N, C, Q) in [0, 1]."""
         if self.bank is None:
-            return colour, None
-        references = torch.stack([tone.pick(self.bank, seed) for seed in seeds])  # (N, C, Q)
-        if not self.match:
-            return colour, references * 2 - 1
-        toned = [
-            tone.apply_curve(image, tone.tone_curve(tone.histogram(image), reference))
-            for image, reference in zip(colour, references, strict=True)
-        ]
-        return torch.stack(toned), references * 2 - 1
+            return None
+        return torch.stack([tone.pick(self.bank, seed) for seed in seeds])
+
+    def _matched(self, images: Tensor, references: Tensor, shares: Sequence[float]) -> Tensor:
+        """The images in these tones, each by its share."""
+        drawn = zip(images, references, shares, strict=True)
+        return torch.stack([tone.matched(image, tones, share) for image, tones, share in drawn])
 
     def _noise(self, colour: Tensor, seeds: Sequence[int]) -> Tensor | None:
         """Drawn on the CPU for the whole image: neither device nor tiles change the result."""

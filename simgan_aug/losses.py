@@ -32,6 +32,8 @@ class AdversarialLoss(Protocol):
 
     A loss with a true attribute `pairs_real` gets a fresh real batch in its refiner's term too; any
     other must ignore `real` there.
+    One with an attribute `reduction` of "sum" is a sum over images; of any other the mean over the
+    shares of a batch is that over the batch.
     """
 
     def refiner(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:

@@ -35,10 +35,10 @@ def preview(
         columns: images a row.
         strength, seed: as in `ImageRefiner`.
     """
-    shown = _spaced(list(synthetic), columns)
+    shown = _spaced(synthetic, columns)
     rows = {"synthetic": shown, "refined": refiner(shown, seed=seed, strength=strength)}
-    if real:
-        rows["real"] = _spaced(list(real), columns)
+    if len(real):
+        rows["real"] = _spaced(real, columns)
     return sheet({name: [to_display(image) for image in row] for name, row in rows.items()})
 
 
@@ -65,5 +65,5 @@ def _paths(folder: Path, count: int) -> list[Path]:
     return [folder / name for name in _spaced(list_images(folder), count)]
 
 
-def _spaced(items: list[Any], count: int) -> list[Any]:
+def _spaced(items: Sequence[Any], count: int) -> list[Any]:
     return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]

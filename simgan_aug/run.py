@@ -4,7 +4,8 @@ RUN/refiner.safetensors   the averaged refiner, all that inference needs
 RUN/state.safetensors     what --resume goes on from
 RUN/run.json              config, inputs and their fingerprints
 RUN/metrics.jsonl         one line of losses every `LOG_EVERY` steps
-RUN/alarms.jsonl          one line for each thing found wrong, every `SAVE_EVERY` steps
+RUN/alarms.jsonl          one line for each thing found wrong, every `SAVE_EVERY` steps, and for
+                          each time that the training was taken back
 RUN/samples/*.png         synthetic over refined over real
 """
 
@@ -14,7 +15,6 @@ import dataclasses
 import json
 import platform
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,35 +24,32 @@ from torch import Tensor, nn
 
 from simgan_aug import checkpoint, data, plugins
 from simgan_aug.alarms import Alarm, Watch
+from simgan_aug.alarms.watch import at_rest
 from simgan_aug.config import Config, parse
-from simgan_aug.data.handful import take_handful
-from simgan_aug.data.sources import read_boxes
+from simgan_aug.data.handful import take_handful, take_labelled
+from simgan_aug.data.inputs import Inputs
 from simgan_aug.devices import resolve_device
-from simgan_aug.errors import CheckpointError, ConfigError, DataError, PluginError
+from simgan_aug.errors import CheckpointError, ConfigError, DataError, DivergenceError
 from simgan_aug.files import write_atomically
 from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.losses import edge_direction, self_regularization
+from simgan_aug.leash import EVERY, Leash
 from simgan_aug.networks.contract import takes_reference
+from simgan_aug.parts import CONTOURS, build_network, check_parts, regularization
 from simgan_aug.preview import preview
+from simgan_aug.ranks import Ranks
+from simgan_aug.rollback import LastGood, Rollback
 from simgan_aug.state import TrainingState
-from simgan_aug.training import Regularization, Step, train
+from simgan_aug.training import Step, train
+
+__all__ = ["INFO", "REFINER", "STATE", "Inputs", "Run", "check_parts", "read_info"]
 
 REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
+HELD = 64
+"""Images by whose labels it is told how far labels drift."""
 SAVE_EVERY = 200
-"""Steps between two saves, and between two looks for alarms."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inputs:
-    """Where the two sides of a run lie."""
-
-    annotations: Path
-    """COCO file of the synthetic images."""
-    images: Path
-    """Folder that its `file_name`s are relative to."""
-    real: Path
-    """Folder of real photos; labels are never read."""
+"""Steps between two saves, of which the last is where a training that diverges goes back to; and
+between two looks for alarms."""
 
 
 class Run:
@@ -65,6 +62,8 @@ class Run:
         device: "auto" or what `torch.device` takes.
         resume: go on from the folder's last save.
         licence: of the data, for the provenance of the refiner.
+        ranks: the processes that train together, all of which do the same; None: this one alone.
+            The first writes and tells, the others are silent.
 
     Raises:
         SimganAugError: the data, the config or the folder cannot be used; nothing has been written.
@@ -79,9 +78,10 @@ class Run:
         device: str = "auto",
         resume: bool = False,
         licence: str = "",
+        ranks: Ranks | None = None,
     ) -> None:
-        self.config, self.inputs, self.out, self.licence = config, inputs, out, licence
-        self.device = resolve_device(device)
+        self.inputs, self.out, self.licence, self.ranks = inputs, out, licence, ranks or Ranks()
+        self.device = self.ranks.device or resolve_device(device)
         if resume != (out / INFO).exists():
             way_out = (
                 "start without --resume"
@@ -89,27 +89,44 @@ class Run:
                 else "go on with --resume, or choose another --out"
             )
             raise ConfigError(f"{out} holds {'no' if resume else 'a'} training run: {way_out}")
-        for source in (inputs.images, inputs.real):
-            check_apart(source, out)
+        for origin in (*inputs.synthetic_origins, *inputs.real_origins):
+            for folder in origin.folders():
+                check_apart(folder, out)
         check_writable(out)
+        saved: dict[str, Any] = {}
+        if resume and (out / STATE).exists():  # else it was killed before its first save
+            saved["tensors"], saved["header"] = checkpoint.load_state(out / STATE)
+            config = self._cut_alike(config, saved["header"])
+        self.config = config
         self.loss = plugins.build("loss", config.loss.name, **config.loss.options)
-        self.regularization = regularization(config)
         seed = config.training.seed
         self.synthetic = data.read_synthetic(
-            inputs.annotations, inputs.images, config.data, config.regularization.labels, seed
+            inputs.synthetic_origins,
+            config.data,
+            config.regularization.labels,
+            inputs.synthetic_weights,
         )
-        self.real = data.read_real(inputs.real, config.data, self.synthetic, seed)
+        self.real = data.read_real(
+            inputs.real_origins, config.data, self.synthetic, inputs.real_weights
+        )
         self.bank = data.tone_bank(self.real, config.tone.photos, seed)
         self.state = self._start()
-        if resume and (out / STATE).exists():  # else it was killed before its first save
-            self._restore()
+        self.state.scalars[CONTOURS] = config.regularization.contours
+        self.regularization = regularization(config, self.state.scalars)
+        if saved:
+            self._restore(saved["tensors"])
         self.alarms: list[Alarm] = []
         """What was found wrong when it was last looked for."""
+        self.rollbacks: list[Rollback] = []
+        """How often, in this process, it was taken back since it diverged."""
         self._watch = self._watched()
+        self._leash = self._leashed() if config.regularization.drift else None
         if self.state.step > self.total:
             raise ConfigError(
                 f"{out} has done {self.state.step} steps, more than the {self.total} now asked for"
             )
+        same = json.dumps([self.config.to_builtins(), self.provenance()])
+        self.ranks.agree("settings, data or versions", same)
 
     @property
     def total(self) -> int:
@@ -117,52 +134,64 @@ class Run:
         training = self.config.training
         return training.refiner_warmup + training.discriminator_warmup + training.steps
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self, stop: Callable[[], bool] | None = None) -> Iterator[Step]:
         """Train; saves every `SAVE_EVERY` steps, at the end, and when the caller stops iterating.
 
+        Where training diverges, the last state saved is gone back to with lower rates, so that
+        numbers of steps come again.
+
+        Args:
+            stop: asked after each step, whether to save and end. Of several ranks one that wants it
+                is enough; of these none may just stop iterating, as the others could not save.
+
         Raises:
-            TrainingError: a loss is not finite; the files keep the last save.
+            TrainingError: it has diverged too often, or another rank is lost; the files keep the
+                last save.
             OutputError: the folder cannot be written.
         """
-        self._write_info()
-        plugins.registry().notify(
-            "simgan_training_started",
-            out=self.out,
-            config=self.config,
-            first_step=self.state.step + 1,
-        )
+        if self.ranks.leads:
+            write_atomically(self.out / INFO, (json.dumps(self._info(), indent=2) + "\n").encode())
+        first = self.state.step + 1
+        self._notify("simgan_training_started", config=self.config, first_step=first)
         reason = ""
         try:
-            for step in self._train():
-                plugins.registry().notify(
-                    "simgan_training_step", out=self.out, step=step, preview=self.preview
-                )
+            for step in self._steady():
+                self._notify("simgan_training_step", step=step, preview=self.preview)
                 if step.number % SAVE_EVERY == 0:
                     self.save()
                 if step.number % SAVE_EVERY == 0 or step.number == self.total:
                     self._look(step)
                 yield step
-            reason = "finished"
+                if self.ranks.any(stop is not None and stop()):
+                    reason = "interrupted"
+                    break
+            reason = reason or "finished"
         except GeneratorExit:  # the caller stops between two steps
-            reason = "interrupted"
+            reason = "interrupted" if self.ranks.world == 1 else "left alone"
             raise
         except BaseException as error:  # in the midst of a step: what it has left is not to be kept
             reason = f"{type(error).__name__}: {error}"
             raise
         finally:
-            if reason in ("finished", "interrupted"):
+            if reason in ("finished", "interrupted") and not self.state.is_finite():
+                reason = "a weight is not finite: the last save is kept"
+            elif reason in ("finished", "interrupted"):
                 self.save()
-            plugins.registry().notify(
-                "simgan_training_ended", out=self.out, reason=reason, preview=self.preview
-            )
+            self._notify("simgan_training_ended", reason=reason, preview=self.preview)
 
     def save(self) -> None:
-        """Write the refiner and the state; each whole or not at all.
+        """Write the state and the refiner, each whole or not at all; all ranks must call it.
+
+        A kill between the two leaves a refiner that is older than the state, which is what counts.
 
         Raises:
             OutputError: the folder cannot be written.
         """
-        checkpoint.save_state(self.out / STATE, self.state.tensors(), {"step": self.state.step})
+        tensors = self.state.tensors(of_all=True)
+        if not self.ranks.leads:
+            return
+        header = {"step": self.state.step, "shares": self.state.shares}
+        checkpoint.save_state(self.out / STATE, tensors, header)
         saved = checkpoint.Checkpoint(
             self.state.averaged, self.synthetic.channels, self.bank, self.config, self.provenance()
         )
@@ -171,8 +200,9 @@ class Run:
     def preview(self) -> PilImage.Image:
         """Synthetic over refined over real, with the present average; no contrast is stretched."""
         network, training = self.state.averaged, self.state.averaged.training
+        tone = self.config.tone
         refiner = ImageRefiner(
-            network, self.synthetic.channels, self.bank, self.config.tone.match, device=self.device
+            network, self.synthetic.channels, self.bank, tone.match, tone.share, device=self.device
         )
         picture = preview(refiner, self.synthetic.images, self.real.images)
         network.train(training).requires_grad_(True)
@@ -183,77 +213,144 @@ class Run:
         return {
             "steps": self.state.step,
             "seed": self.config.training.seed,
+            "rollbacks": int(self.state.scalars["rollbacks"]),
             "synthetic": {
                 "sha256": self.synthetic.fingerprint,
-                "used": len(self.synthetic.images),
-                "listed": self.synthetic.listed,
+                "images": len(self.synthetic.images),
             },
             "real": {
                 "sha256": self.real.fingerprint,
-                "used": len(self.real.images),
-                "listed": self.real.listed,
+                "images": len(self.real.images),
             },
             "versions": {name: _version(name) for name in ("simgan-aug", "torch", "numpy")}
             | {"python": platform.python_version()},
             "licence": self.licence,
         }
 
+    def _steady(self) -> Iterator[Step]:
+        """The steps of `train`, taken again from the last good state where they diverge."""
+        good = LastGood(self.state, self.config.training)
+        while True:
+            try:
+                for step in self._train():
+                    if step.number % SAVE_EVERY == 0 or step.number == self.total:
+                        good.hold()
+                    yield step
+                return
+            except DivergenceError as error:
+                rollback = good.go_back(error)
+            self.rollbacks.append(rollback)
+            self.save()
+            self._notify("simgan_training_rollback", rollback=rollback)
+
     def _train(self) -> Iterator[Step]:
         training = self.config.training
         seeds = (training.seed * 2, training.seed * 2 + 1)
-        size, match = training.batch_size, self.config.tone.match
+        size, match = training.batch_size, self.config.tone.match == "before"
         synthetic = data.Crops(self.synthetic, self.config.data, size, seeds[0], self.bank, match)
         paired = takes_reference(self.state.discriminator)
         real = data.Crops(self.real, self.config.data, size, seeds[1], own_tone=paired)
-        return train(
+        sides = (
+            synthetic.batches(self.state.synthetic_batches),
+            real.batches(self.state.real_batches),
+        )
+        self._fetch(*sides)
+        for step in train(
             self.state.refiner,
             self.state.discriminator,
             self.loss,
             self.regularization,
-            synthetic.batches(self.state.synthetic_batches),
-            real.batches(self.state.real_batches),
+            *sides,
             training,
             self.state,
-        )
+        ):
+            self._hold_labels(step)
+            yield step
+            self._fetch(*sides)
+
+    def _fetch(self, *sides: data.Batches) -> None:
+        """Make the next step's batches: an image that cannot be read ends the run between steps."""
+        training = self.config.training
+        if self.state.step >= self.total:
+            return
+        try:
+            for side in sides:
+                side.fetch(training.refiner_updates + training.discriminator_updates)
+        except DataError as error:
+            if self.ranks.world > 1 or not self.state.is_finite():
+                raise
+            self.save()
+            raise DataError(
+                f"{error}; saved after step {self.state.step}: mend the file, then --resume"
+            ) from None
 
     def _watched(self) -> Watch:
         """A watch over this run; its handful is the same when the run is resumed."""
-
-        def refine(network: nn.Module, images: list[Any]) -> list[Any]:
-            # The handful has its tone already.
-            refiner = ImageRefiner(
-                network, self.synthetic.channels, self.bank, match=False, device=self.device
-            )
-            refined: list[Any] = refiner(images)
-            return refined
-
-        boxes = read_boxes(self.inputs.annotations, self.synthetic.names)
         paired = takes_reference(self.state.discriminator)
-        handful = take_handful(self.synthetic, self.real, boxes, self.config, self.bank, paired)
-        return Watch(handful, refine)
+        handful = take_handful(self.synthetic, self.real, self.config, self.bank, paired)
+        return Watch(handful, self._textured)
+
+    def _leashed(self) -> Leash:
+        """What holds labels; it sees the same images when the run is resumed."""
+        images, boxes = take_labelled(self.synthetic, self.config, self.bank, HELD, 2)
+        target = self.config.regularization.drift
+        return Leash(images=images, boxes=boxes, refine=self._textured, target=target)
+
+    def _textured(self, network: nn.Module, images: list[Any], seed: int = 0) -> list[Any]:
+        """Images that have their tone, if it comes first, through a network; at rest."""
+        refiner = ImageRefiner(
+            network, self.synthetic.channels, self.bank, "never", device=self.device
+        )
+        refined: list[Any] = refiner(images, seed=seed)
+        return refined
+
+    def _hold_labels(self, step: Step) -> None:
+        """Turn the weight that holds contours; all ranks alike."""
+        if self._leash is None or step.phase != "adversarial" or step.number % EVERY:
+            return
+        with at_rest(self.state.refiner):
+            seed = step.number * HELD
+            weight, _ = self._leash.turn(self.state.scalars[CONTOURS], self.state.refiner, seed)
+        own = torch.tensor([weight], dtype=torch.float64, device=self.device)
+        self.state.scalars[CONTOURS] = torch.stack(self.ranks.gather(own)).mean().item()
 
     def _look(self, step: Step) -> None:
         """Look for what is wrong, once the two networks play against each other."""
-        if step.phase != "adversarial":
+        if step.phase != "adversarial" or not self.ranks.leads:
             return
         steps = step.number - (self.total - self.config.training.steps)
         self.alarms = self._watch.look(self.state, steps)
         for alarm in self.alarms:
-            plugins.registry().notify("simgan_training_alarm", out=self.out, step=step, alarm=alarm)
+            self._notify("simgan_training_alarm", step=step, alarm=alarm)
+
+    def _notify(self, hook: str, **arguments: Any) -> None:
+        if self.ranks.leads:
+            plugins.registry().notify(hook, out=self.out, **arguments)
 
     def _start(self) -> TrainingState:
         torch.manual_seed(self.config.training.seed)
         channels = self.synthetic.channels
         # Networks are made on the CPU, so that a seed gives the same weights on every device.
-        refiner = _build("refiner", self.config.refiner, channels).to(self.device)
-        discriminator = _build("discriminator", self.config.discriminator, channels).to(self.device)
+        refiner = build_network("refiner", self.config.refiner, channels).to(self.device)
+        part = self.config.discriminator
+        discriminator = build_network("discriminator", part, channels).to(self.device)
         for player in (refiner, discriminator):
             if takes_reference(player) and self.bank is None:
                 raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
-        return TrainingState(refiner, discriminator, self.config.training)
+        return TrainingState(refiner, discriminator, self.config.training, self.ranks)
 
-    def _restore(self) -> None:
-        tensors, _ = checkpoint.load_state(self.out / STATE)
+    def _cut_alike(self, config: Config, header: dict[str, Any]) -> Config:
+        """The config that cuts batches into as many shares as the state has histories."""
+        shares, world = int(header["shares"]), self.ranks.world
+        if shares % world:
+            raise ConfigError(
+                f"{self.out} was trained with batches in {shares} share(s), each with its history: "
+                f"go on with a number of ranks that divides {shares}, not {world}"
+            )
+        training = dataclasses.replace(config.training, accumulate=shares // world)
+        return dataclasses.replace(config, training=training)
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
         info = read_info(self.out)
         for side, source in (("synthetic", self.synthetic), ("real", self.real)):
             if info["fingerprints"][side] != source.fingerprint:
@@ -268,19 +365,16 @@ class Run:
                 f"{self.out / STATE}: belongs to another config: {error}"
             ) from None
 
-    def _write_info(self) -> None:
-        info = {
+    def _info(self) -> dict[str, Any]:
+        return {
             "config": self.config.to_builtins(),
-            "inputs": {
-                name: str(path.resolve()) for name, path in dataclasses.asdict(self.inputs).items()
-            },
+            "inputs": self.inputs.to_builtins(),
             "fingerprints": {
                 "synthetic": self.synthetic.fingerprint,
                 "real": self.real.fingerprint,
             },
             "licence": self.licence,
         }
-        write_atomically(self.out / INFO, (json.dumps(info, indent=2) + "\n").encode())
 
 
 def read_info(out: Path) -> dict[str, Any]:
@@ -292,7 +386,7 @@ def read_info(out: Path) -> dict[str, Any]:
     try:
         info: dict[str, Any] = json.loads((out / INFO).read_text(encoding="utf-8"))
         parse(info["config"], source=str(out / INFO))
-        Inputs(**{name: Path(path) for name, path in info["inputs"].items()})
+        Inputs.from_builtins(info["inputs"])
         if set(info["fingerprints"]) != {"synthetic", "real"}:
             raise KeyError("fingerprints")
     except OSError:
@@ -302,54 +396,6 @@ def read_info(out: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{out / INFO}: damaged: {type(error).__name__}: {error}") from None
     return info
-
-
-def regularization(config: Config) -> Regularization:
-    """lambda times the self-regularization that a config describes."""
-    settings = config.regularization
-    psi = (
-        None
-        if settings.features == "identity"
-        else plugins.registry().find("feature transform", settings.features).make
-    )
-
-    def term(refined: Tensor, synthetic: Tensor, weights: Tensor | None) -> Tensor:
-        change = settings.weight * self_regularization(
-            refined, synthetic, psi, weights, settings.reduction
-        )
-        if settings.contours:
-            moved = self_regularization(refined, synthetic, edge_direction)
-            change = change + settings.contours * moved
-        return change
-
-    return term
-
-
-def check_parts(config: Config, source: str) -> None:
-    """Build the parts of a config once, so that a mistake is found before any data is read.
-
-    Raises:
-        ConfigError: an unknown name or option, or a refused value; names `source` and table.
-    """
-    channels = config.data.channels or 3
-    checks: dict[str, Callable[[], Any]] = {
-        "refiner": lambda: _build("refiner", config.refiner, channels),
-        "discriminator": lambda: _build("discriminator", config.discriminator, channels),
-        "loss": lambda: plugins.build("loss", config.loss.name, **config.loss.options),
-        "regularization": lambda: regularization(config),
-    }
-    for table, check in checks.items():
-        try:
-            check()
-        except (ConfigError, PluginError) as error:
-            raise ConfigError(f"{source}: [{table}]: {error}") from None
-
-
-def _build(kind: str, part: Any, channels: int) -> nn.Module:
-    if "channels" in part.options:
-        raise ConfigError(f"[{kind}]: channels comes from the data; set data.channels instead")
-    network: nn.Module = plugins.build(kind, part.name, channels=channels, **part.options)
-    return network
 
 
 def _version(distribution: str) -> str:

@@ -10,13 +10,35 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from simgan_aug.config import Training
+from simgan_aug.errors import ConfigError
 from simgan_aug.history import HistoryBuffer
+from simgan_aug.ranks import Ranks
 
 
 class TrainingState:
-    """All that a step depends on: networks, optimisers, the average, the history, the count."""
+    """All that a step depends on: networks, optimisers, the average, the histories, the count.
 
-    def __init__(self, refiner: nn.Module, discriminator: nn.Module, config: Training) -> None:
+    A batch is cut into shares, `config.accumulate` for each rank. What a share is given depends on
+    its number among all shares alone, so that two ranks do what one does with two shares.
+
+    Raises:
+        ConfigError: batches cannot be cut so, or a network would see that they are.
+    """
+
+    def __init__(
+        self,
+        refiner: nn.Module,
+        discriminator: nn.Module,
+        config: Training,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self.ranks = ranks or Ranks()
+        self.shares = self.ranks.world * config.accumulate
+        """Of a batch, over all ranks."""
+        first = self.ranks.number * config.accumulate
+        self.own_shares = range(first, first + config.accumulate)
+        """The numbers of those that this rank works on."""
+        _check_shares(self.shares, config, (refiner, discriminator))
         for network in (refiner, discriminator):
             network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.refiner = refiner
@@ -26,7 +48,11 @@ class TrainingState:
             "refiner": _optimizer(refiner, config, config.refiner_rate),
             "discriminator": _optimizer(discriminator, config, config.discriminator_rate),
         }
-        self.history = HistoryBuffer(config.history)
+        self.histories = [HistoryBuffer(config.history // self.shares) for _ in self.own_shares]
+        """One for each share of this rank; they fill alike."""
+        self.scalars = {"rate": 1.0, "rollbacks": 0.0}
+        """Further numbers that a step depends on, saved by name: what rollbacks have left of both
+        rates, and how many there were."""
         self.step = 0
         self.synthetic_batches = 0
         """Batches taken from the synthetic iterator; a resumed iterator starts there."""
@@ -38,8 +64,13 @@ class TrainingState:
         """The refiner to keep: the moving average of the weights."""
         return self.average.module
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything as flat tensors by name, ready for safetensors."""
+    def tensors(self, of_all: bool = False) -> dict[str, Tensor]:
+        """Everything as flat tensors by name, ready for safetensors.
+
+        Args:
+            of_all: with the histories of all ranks, which must all ask for them at once; else with
+                those of this rank alone.
+        """
         flat = {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()}
         flat |= {f"refiner.{k}": v for k, v in self.refiner.state_dict().items()}
         flat |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
@@ -50,10 +81,13 @@ class TrainingState:
                     for slot, v in slots.items()
                     if v is not None
                 }
-        if self.history.images is not None:
-            flat["history"] = self.history.images
+        held = [history.images for history in self.histories if history.images is not None]
+        if held:
+            own = torch.stack(held)  # (shares, capacity, C, H, W)
+            flat["history"] = torch.cat(self.ranks.gather(own)) if of_all else own
+        flat |= {f"scalar.{name}": _double(value) for name, value in self.scalars.items()}
         flat["counts"] = torch.tensor(
-            [self.step, self.synthetic_batches, self.real_batches, self.history.size]
+            [self.step, self.synthetic_batches, self.real_batches, self.histories[0].size]
         )
         return flat
 
@@ -61,7 +95,8 @@ class TrainingState:
         """The inverse of `tensors`, for networks and a config of the same shapes.
 
         Raises:
-            KeyError, RuntimeError: the tensors belong to other networks.
+            KeyError, RuntimeError, ValueError: the tensors belong to other networks, or histories
+                to other shares.
         """
         for name, module in (
             ("discriminator", self.discriminator),
@@ -76,12 +111,49 @@ class TrainingState:
                 slots.setdefault(int(index), {})[slot] = value.clone()
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
             _lay_out(optimizer)
-        self.step, self.synthetic_batches, self.real_batches, self.history.size = flat[
-            "counts"
-        ].tolist()
-        if "history" in flat:
-            device = next(self.refiner.parameters()).device
-            self.history.images = flat["history"].to(device, copy=True)
+        self.scalars |= {name: value.item() for name, value in _under(flat, "scalar").items()}
+        self.step, self.synthetic_batches, self.real_batches, size = flat["counts"].tolist()
+        self._load_histories(flat.get("history"), size)
+
+    def is_finite(self) -> bool:
+        """Whether all weights, averages and moments are."""
+        return all(
+            bool(torch.isfinite(value).all())
+            for name, value in self.tensors().items()
+            if value.is_floating_point() and name != "history"
+        )
+
+    def _load_histories(self, held: Tensor | None, size: int) -> None:
+        """From (shares, capacity, ...), of all ranks or of this one."""
+        if held is not None and len(held) == self.shares:
+            held = held[self.own_shares.start : self.own_shares.stop]
+        if held is not None and len(held) != len(self.histories):
+            raise ValueError(f"{len(held)} histories, where there are {self.shares} shares")
+        device = next(self.refiner.parameters()).device
+        for share, history in enumerate(self.histories):
+            history.images = None if held is None else held[share].to(device, copy=True)
+            history.size = size
+
+
+def _check_shares(shares: int, config: Training, networks: tuple[nn.Module, ...]) -> None:
+    if config.batch_size % (2 * shares):
+        raise ConfigError(
+            f"{shares} shares (ranks x training.accumulate) of an even number of images do not "
+            f"make a batch of {config.batch_size}: set training.batch_size to a multiple of "
+            f"{2 * shares}"
+        )
+    for layer in (layer for network in networks for layer in network.modules()):
+        synchronised = isinstance(layer, nn.SyncBatchNorm) and config.accumulate == 1
+        if shares > 1 and isinstance(layer, nn.modules.batchnorm._BatchNorm) and not synchronised:
+            raise ConfigError(
+                f"a network has {type(layer).__name__} layers, whose statistics would be those of "
+                f"{config.batch_size // shares} images and not of the batch: train it on one rank "
+                "with training.accumulate = 1, or take GroupNorm"
+            )
+
+
+def _double(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def _optimizer(network: nn.Module, config: Training, rate: float) -> torch.optim.Optimizer:

@@ -1,10 +1,11 @@
 """Tone: match an image to the colour statistics of a real photo.
 
 Histogram matching with a random real photo per image is free and a strong baseline where both sides
-show alike content; where ranks differ (dark hands before a lighter backdrop) it can erase an object
-(examples/study/RESULTS.md). So it is an option of the step before a refiner's network. The
-statistics kept of a photo are its quantiles per channel, so a checkpoint holds a bank of photos'
-tones and none of their content. The curve is monotone per channel and so cannot move an edge.
+show alike content; where ranks differ (dark hands before a lighter backdrop) it can erase an
+object. After the network, which has made both sides alike, it adds what one refined form lacks,
+the spread of the real photos (examples/study/RESULTS.md). The statistics kept of a photo are its
+quantiles per channel, so a checkpoint holds a bank of photos' tones and none of their content. The
+curve is monotone per channel and so cannot move an edge.
 """
 
 from __future__ import annotations
@@ -72,7 +73,29 @@ def apply_curve(image: Tensor, curve: Tensor) -> Tensor:
     return toned.view_as(image)
 
 
+def matched(image: Tensor, reference: Tensor, share: float = 1.0) -> Tensor:
+    """An image in the tone of a reference.
+
+    Args:
+        image: (C, H, W) in [0, 1].
+        reference: (C, QUANTILES) from `quantiles`.
+        share: of the way there, in [0, 1]; below 1 a part of each contrast is kept for certain.
+    """
+    curve = tone_curve(histogram(image), reference)
+    levels = torch.linspace(0, 1, LEVELS, device=image.device)
+    return apply_curve(image, torch.lerp(levels.expand_as(curve), curve, share))
+
+
 def pick(bank: Tensor, seed: int) -> Tensor:
     """The reference that belongs to a seed: (K, C, QUANTILES) -> (C, QUANTILES)."""
-    rng = np.random.default_rng([seed % 2**64, 0x746F6E65])  # apart from the noise of the same seed
-    return bank[int(rng.integers(len(bank)))]
+    return bank[int(_draws(seed).integers(len(bank)))]
+
+
+def pick_share(shares: tuple[float, float], seed: int) -> float:
+    """The share of the match that belongs to a seed, between two ends."""
+    return float(_draws(seed, 1).uniform(*shares))
+
+
+def _draws(seed: int, stream: int = 0) -> np.random.Generator:
+    """Apart from the noise of the same seed."""
+    return np.random.default_rng([seed % 2**64, 0x746F6E65 + stream])

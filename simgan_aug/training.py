@@ -1,8 +1,9 @@
 """Algorithm 1 of the paper: finished parts and two iterators of batches in, Steps out.
 
 Nothing here knows of files, configuration or plugins. All randomness of a step derives from the
-seed and the step's number, and all else that a step depends on is in `TrainingState`; so a run that
-is stopped and resumed goes on as if it had not been.
+seed, the step's number and that of the share (`TrainingState`), and all else that a step depends on
+is in `TrainingState`; so a run that is stopped and resumed goes on as if it had not been, and ranks
+do together what one process would do.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 
 from simgan_aug.config import Training
 from simgan_aug.devices import resolve_precision
-from simgan_aug.errors import ConfigError, TrainingError
+from simgan_aug.errors import ConfigError, DivergenceError
+from simgan_aug.history import HistoryBuffer
 from simgan_aug.losses import AdversarialLoss
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.state import TrainingState
@@ -43,6 +45,13 @@ class Batch:
         )
         return Batch(images=_to(self.images, device), weights=weights, reference=reference)
 
+    def rows(self, start: int, stop: int) -> Batch:
+        """Some of its images."""
+        weights, reference = (
+            None if t is None else t[start:stop] for t in (self.weights, self.reference)
+        )
+        return Batch(images=self.images[start:stop], weights=weights, reference=reference)
+
 
 @dataclass(frozen=True)
 class Step:
@@ -57,6 +66,12 @@ class Step:
     ended."""
     state: TrainingState
     """Live, of the loop; save it or look at it, but do not change it."""
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The learning rates of "refiner" and "discriminator" in this step."""
+        optimizers = self.state.optimizers.items()
+        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers}
 
 
 def train(
@@ -79,10 +94,11 @@ def train(
         synthetic, real: endless batches of `config.batch_size` images of one size; weights of real
             ones are not used.
         config: see `Training`.
-        state: where to go on; None: from the start.
+        state: where to go on, and with which ranks; None: from the start, alone.
 
     Raises:
-        TrainingError: a loss is not finite. The weights are those before that update.
+        DivergenceError: a loss or a gradient is not finite. The weights are those before that
+            update.
     """
     state = state or TrainingState(refiner, discriminator, config)
     players = _Players(state, loss, regularization, synthetic, real, config)
@@ -107,6 +123,19 @@ def train(
         yield Step(state.step, phase, losses, state)
 
 
+@dataclass(frozen=True)
+class _Share:
+    """The rows of a batch that are gone through at once, and what goes with them."""
+
+    synthetic: Batch
+    noise: Tensor | None
+    real: Tensor | None
+    """As the discriminator sees them."""
+    history: HistoryBuffer
+    draws: torch.Generator
+    """Of the history."""
+
+
 class _Players:
     """One update of either network; holds what all updates of a run share."""
 
@@ -124,80 +153,134 @@ class _Players:
         self.device = next(state.refiner.parameters()).device
         self.precision = resolve_precision(config.precision, self.device)
         self.draws = torch.Generator()
+        self.share_draws = [torch.Generator() for _ in state.own_shares]
+        sums = getattr(loss, "reduction", "mean") == "sum"
+        self.part = 1.0 if sums else 1 / state.shares  # of a share's loss in that of the batch
 
     def begin(self, step: int) -> None:
         """Derive the step's draws from its number, and set its learning rates."""
-        self.draws.manual_seed((self.config.seed * 1_000_003 + step) % 2**63)
+        seed = self.config.seed * 1_000_003 + step
+        self.draws.manual_seed(seed % 2**63)
+        for share, draws in zip(self.state.own_shares, self.share_draws, strict=True):
+            draws.manual_seed((seed * 1_000_003 + share + 1) % 2**63)
         after_warmup = step - self.config.refiner_warmup - self.config.discriminator_warmup
         decayed = self.config.decay_after and after_warmup >= self.config.decay_after
         for name, optimizer in self.state.optimizers.items():
-            rate = getattr(self.config, f"{name}_rate")
+            rate = getattr(self.config, f"{name}_rate") * self.state.scalars["rate"]
             optimizer.param_groups[0]["lr"] = rate * self.config.decay_factor if decayed else rate
 
     def update_refiner(self, adversarial: bool = True) -> dict[str, float]:
         """One step on L_R (eq. 4); in the warm-up on its second term alone."""
-        batch = self._next_synthetic()
-        losses = {}
-        with self._frozen(self.state.discriminator), self._autocast():
-            refined = self._refine(batch)
-            if adversarial:
-                shown = self._shown(refined, batch.reference)
-                real = self._next_real() if getattr(self.loss, "pairs_real", False) else shown
-                losses["adversarial"] = self.loss.refiner(self.state.discriminator, shown, real)
-            losses["regularization"] = self.regularization(refined, batch.images, batch.weights)
-        return self._descend("refiner", losses)
+        with self._frozen(self.state.discriminator):
+            return self._descend("refiner", self._refiner_losses(adversarial))
 
     def update_discriminator(self) -> dict[str, float]:
         """One step on L_D (eq. 2), half of the refined images from the history (section 2.3)."""
-        batch, real = self._next_synthetic(), self._next_real()
-        with torch.no_grad(), self._autocast():
-            refined = self._refine(batch)
-        refined = self._mixed(refined, batch.reference)
-        with self._autocast():
-            losses = {
-                "discriminator": self.loss.discriminator(self.state.discriminator, refined, real)
-            }
-        return self._descend("discriminator", losses)
+        return self._descend("discriminator", self._discriminator_losses())
 
-    def _descend(self, player: str, losses: Mapping[str, Tensor]) -> dict[str, float]:
-        values = {name: loss.item() for name, loss in losses.items()}
-        for name, value in values.items():
-            if not abs(value) < float("inf"):
-                raise TrainingError(
-                    f"the {name} loss is {value} in step {self.state.step + 1}; lower "
-                    "training.refiner_rate and training.discriminator_rate, or set "
-                    "training.precision = 'fp32'"
-                )
-        optimizer = self.state.optimizers[player]
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(sum(losses.values(), start=torch.zeros((), device=self.device)))
+    def _refiner_losses(self, adversarial: bool) -> Iterator[dict[str, Tensor]]:
+        """Of each share of the next batch."""
+        pairs = adversarial and getattr(self.loss, "pairs_real", False)
+        for share in self._shares(with_real=pairs):
+            batch, losses = share.synthetic, {}
+            with self._autocast():
+                refined = self._refine(share)
+                if adversarial:
+                    shown = self._shown(refined, batch.reference)
+                    real = shown if share.real is None else share.real
+                    losses["adversarial"] = self.loss.refiner(self.state.discriminator, shown, real)
+                losses["regularization"] = self.regularization(refined, batch.images, batch.weights)
+            yield losses
+
+    def _discriminator_losses(self) -> Iterator[dict[str, Tensor]]:
+        """Of each share of the next batches."""
+        for share in self._shares(with_real=True):
+            assert share.real is not None
+            with torch.no_grad(), self._autocast():
+                refined = self._refine(share)
+            refined = self._mixed(refined, share)
+            with self._autocast():
+                loss = self.loss.discriminator(self.state.discriminator, refined, share.real)
+            yield {"discriminator": loss}
+
+    def _descend(self, player: str, losses: Iterator[Mapping[str, Tensor]]) -> dict[str, float]:
+        """One step down the gradient of the losses, summed over the shares of all ranks."""
+        optimizer, totals = self.state.optimizers[player], dict[str, Tensor]()
+        for of_share in losses:
+            if not totals:
+                optimizer.zero_grad(set_to_none=True)
+            weighted = {name: self.part * loss for name, loss in of_share.items()}
+            torch.autograd.backward(sum(weighted.values(), start=self._zero()))
+            for name, loss in weighted.items():
+                totals[name] = totals.get(name, self._zero()) + loss.detach()
+        weights = optimizer.param_groups[0]["params"]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        self.state.ranks.add([*gradients, *totals.values()])
+        values = {name: total.item() for name, total in totals.items()}
+        self._check_finite(player, values, gradients)
         optimizer.step()
         return values
 
-    def _refine(self, batch: Batch) -> Tensor:
+    def _check_finite(
+        self, player: str, values: Mapping[str, float], gradients: list[Tensor]
+    ) -> None:
+        found = {f"the {name} loss": value for name, value in values.items()}
+        if gradients:
+            norms = torch._foreach_norm(gradients)
+            found[f"the gradient of the {player}"] = torch.stack(norms).sum().item()
+        for what, value in found.items():
+            if not abs(value) < float("inf"):
+                raise DivergenceError(
+                    f"{what} is {value} in step {self.state.step + 1}; lower "
+                    "training.refiner_rate and training.discriminator_rate, or set "
+                    "training.precision = 'fp32'"
+                )
+
+    def _shares(self, with_real: bool) -> Iterator[_Share]:
+        """This rank's shares of the next batch, for which as much is drawn as for the whole."""
+        self.state.synthetic_batches += 1
+        self.state.real_batches += with_real
+        synthetic, real = next(self.synthetic), next(self.real) if with_real else None
         channels = getattr(self.state.refiner, "noise_channels", 0)
-        shape = (len(batch.images), channels, *batch.images.shape[2:])
-        noise = torch.randn(shape, generator=self.draws).to(self.device) if channels else None
-        refined: Tensor = self.state.refiner(
-            batch.images, **condition(self.state.refiner, noise, batch.reference)
-        )
+        shape = (len(synthetic.images), channels, *synthetic.images.shape[2:])
+        noise = torch.randn(shape, generator=self.draws) if channels else None
+        size = len(synthetic.images) // self.state.shares
+        buffers = self._buffers()
+        for place, share in enumerate(self.state.own_shares):
+            rows = share * size, (share + 1) * size
+            for buffer, before in buffers:  # a layer that counts its calls sees one, as on a rank
+                buffer.copy_(before)
+            yield _Share(
+                synthetic.rows(*rows).to(self.device),
+                None if noise is None else noise[slice(*rows)].to(self.device),
+                None if real is None else self._photos(real.rows(*rows)),
+                self.state.histories[place],
+                self.share_draws[place],
+            )
+
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """Of both networks, with what they hold now, if there is more than one share."""
+        if len(self.state.own_shares) == 1:
+            return []
+        players = (self.state.refiner, self.state.discriminator)
+        return [(buffer, buffer.clone()) for player in players for buffer in player.buffers()]
+
+    def _refine(self, share: _Share) -> Tensor:
+        batch, refiner = share.synthetic, self.state.refiner
+        refined: Tensor = refiner(batch.images, **condition(refiner, share.noise, batch.reference))
         return refined
 
-    def _next_synthetic(self) -> Batch:
-        self.state.synthetic_batches += 1
-        return next(self.synthetic).to(self.device)
-
-    def _next_real(self) -> Tensor:
-        self.state.real_batches += 1
-        batch = next(self.real).to(self.device)
+    def _photos(self, batch: Batch) -> Tensor:
+        batch = batch.to(self.device)
         return self._shown(batch.images, batch.reference)
 
-    def _mixed(self, refined: Tensor, reference: Tensor | None) -> Tensor:
+    def _mixed(self, refined: Tensor, share: _Share) -> Tensor:
         """Half from the history, as the discriminator sees it; a tone stays with its image."""
+        reference = share.synthetic.reference
         if reference is None or not takes_reference(self.state.discriminator):
-            return self.state.history.mix(refined, self.draws)
+            return share.history.mix(refined, share.draws)
         packed = torch.cat([refined.flatten(1), reference.flatten(1)], dim=1)
-        packed, values = self.state.history.mix(packed, self.draws), refined[0].numel()
+        packed, values = share.history.mix(packed, share.draws), refined[0].numel()
         images, tones = packed[:, :values].view_as(refined), packed[:, values:].view_as(reference)
         return self._shown(images, tones)
 
@@ -210,6 +293,9 @@ class _Players:
                 "this discriminator takes a reference photo's tone: set tone.photos to 1 or more"
             )
         return with_tone(images, reference)
+
+    def _zero(self) -> Tensor:
+        return torch.zeros((), device=self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -18,7 +18,7 @@ from torch import nn
 from simgan_aug import plugins
 from simgan_aug.alarms import check, measures
 from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
-from simgan_aug.data import read_real, read_synthetic
+from simgan_aug.data import Source, read_real, read_synthetic
 from simgan_aug.data.handful import COUNT, SIDE, take_handful
 from simgan_aug.data.sources import read_boxes
 from simgan_aug.displacement import REACH
@@ -296,18 +296,17 @@ def test_images_of_any_size_can_be_checked(sizes, channels, flat):
 # A run's handful
 
 
-def sources(annotations=INPUTS.annotations):
+def sources():
     config = Data()
-    synthetic = read_synthetic(annotations, INPUTS.images, config, {}, 0)
-    return synthetic, read_real(INPUTS.real, config, synthetic, 0)
+    synthetic = read_synthetic(INPUTS.synthetic_origins, config, {})
+    return synthetic, read_real(INPUTS.real_origins, config, synthetic)
 
 
 def test_the_handful_is_the_same_again_and_has_the_boxes_of_its_images(hands):
     images, _, boxes = hands
     synthetic, real = sources()
-    found = read_boxes(INPUTS.annotations, synthetic.names)
 
-    first, again = (take_handful(synthetic, real, found, Config(), None, False) for _ in range(2))
+    first, again = (take_handful(synthetic, real, Config(), None, False) for _ in range(2))
 
     assert len(first.images) == len(first.real) == len(first.crops) == COUNT
     assert all(np.array_equal(*pair) for pair in zip(first.images, images, strict=True))
@@ -319,10 +318,10 @@ def test_the_handful_is_the_same_again_and_has_the_boxes_of_its_images(hands):
 def test_of_a_large_image_a_window_around_a_label_is_taken():
     synthetic, real = sources()
     large = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
-    synthetic = dataclasses.replace(synthetic, images=[large], names=["a"])
-    boxes = {"a": [[600.0, 10.0, 100.0, 30.0], [0.0, 0.0, 30.0, 30.0]][::-1]}
+    boxes = [[600.0, 10.0, 100.0, 30.0], [0.0, 0.0, 30.0, 30.0]][::-1]
+    synthetic = Source([large], ["a"], boxes=lambda indices: [boxes for _ in indices])
 
-    handful = take_handful(synthetic, real, boxes, Config(), None, False)
+    handful = take_handful(synthetic, real, Config(), None, False)
 
     assert handful.images[0].shape == (SIDE, SIDE, 3)
     assert np.array_equal(handful.images[0], large[:SIDE, 640 - SIDE :] / np.float32(255))
@@ -333,8 +332,8 @@ def test_images_come_in_the_tone_that_the_network_sees():
     synthetic, real = sources()
     bank = torch.linspace(0.4, 0.6, 64).expand(2, 3, 64)
 
-    toned = take_handful(synthetic, real, {}, Config(), bank, False)
-    plain = take_handful(synthetic, real, {}, Config(tone=Tone(photos=2, match=False)), bank, False)
+    toned = take_handful(synthetic, real, Config(tone=Tone(match="before")), bank, False)
+    plain = take_handful(synthetic, real, Config(tone=Tone(photos=2, match="never")), bank, False)
 
     assert min(image.min() for image in toned.images) > 0.39
     assert min(image.min() for image in plain.images) < 0.1

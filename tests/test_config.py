@@ -166,6 +166,8 @@ def test_a_mistake_is_named_with_its_file_table_and_key(write, text, named):
         ("regularization", "labels = {hand = 1e5}", "labels.hand"),
         ("tone", "photos = -1", "photos"),
         ("tone", "photos = 5000", "photos"),
+        ("tone", "match = 'late'", "match"),
+        ("tone", "share = [0.9, 0.5]", "share"),
         ("data", "channels = -1", "channels"),
         ("data", "crop = [7, 64]", "crop"),
         ("data", "scale = [1.0, 0.5]", "scale"),

@@ -52,7 +52,19 @@ def test_precision_is_a_wish_that_only_auto_leaves_to_the_device():
 
     assert [resolve_precision(wish, cpu) for wish in ("fp32", "bf16")] == ["fp32", "bf16"]
     assert resolve_precision("auto", cpu) in ("fp32", "bf16")
-    assert resolve_precision("auto", torch.device("cuda")) == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"), [((7, 0), "fp32"), ((7, 5), "fp32"), ((8, 0), "bf16")]
+)
+def test_auto_is_half_the_bits_on_a_gpu_only_where_it_has_units_for_them(
+    monkeypatch, capability, precision
+):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    monkeypatch.setattr("torch.version.hip", None)
+
+    assert resolve_precision("auto", torch.device("cuda", 1)) == precision
+    assert resolve_precision("bf16", torch.device("cuda", 1)) == "bf16"
 
 
 @pytest.mark.skipif(

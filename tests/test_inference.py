@@ -490,13 +490,14 @@ def test_a_task_network_trains_on_what_is_returned():
     assert task.weight.grad.abs().sum() > 0
 
 
-def test_a_tone_bank_gives_an_image_the_tone_of_a_photo():
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_tone_bank_gives_an_image_the_tone_of_a_photo(when):
     generator = torch.Generator().manual_seed(0)
     photo = torch.rand(3, 40, 40, generator=generator) * torch.tensor([0.9, 0.4, 0.2]).view(3, 1, 1)
     image = torch.rand(3, 40, 40, generator=generator) * 0.3 + 0.6
     bank = tone.quantiles(tone.histogram(photo))[None]
 
-    refined = refining(small(), bank=bank)(image)
+    refined = refining(small(), bank=bank, match=when, share=(1, 1))(image)
 
     assert not torch.allclose(refined, image, atol=0.1)
     assert torch.allclose(refined.mean((1, 2)), photo.mean((1, 2)), atol=0.01)
@@ -506,13 +507,54 @@ def test_a_tone_bank_gives_an_image_the_tone_of_a_photo():
 def test_the_seed_draws_the_photo_of_the_bank():
     levels = torch.tensor([0.2, 0.4, 0.6, 0.8])
     bank = levels.view(-1, 1, 1).expand(-1, 3, tone.QUANTILES)
-    refine = refining(small(), bank=bank)
+    refine = refining(small(), bank=bank, share=(1, 1))
     image = torch.rand(3, 6, 6)
 
     drawn = [refine(image, seed=seed) for seed in range(40)]
 
     assert all(refined.max() - refined.min() < 1e-6 for refined in drawn)
     assert {round(refined.mean().item(), 4) for refined in drawn} == {0.2, 0.4, 0.6, 0.8}
+
+
+def test_matched_after_the_network_an_image_has_the_tone_whatever_the_network_did():
+    class Dark(nn.Module):
+        def forward(self, images):
+            return images / 2 - 0.5
+
+    generator = torch.Generator().manual_seed(0)
+    photo, image = torch.rand(2, 3, 40, 40, generator=generator)
+    bank = tone.quantiles(tone.histogram(photo / 2 + 0.5))[None]
+
+    refined = refining(Dark(), bank=bank, match="after", share=(1, 1))(image)
+
+    assert refined.mean().item() == pytest.approx(0.75, abs=0.01)
+
+
+@given(st.floats(0, 1), st.integers(0, 2**63 - 1))
+def test_a_share_of_the_match_is_that_share_of_the_way(share, seed):
+    image, bank = torch.rand(3, 8, 8), torch.rand(1, 3, tone.QUANTILES).sort().values
+
+    part, whole = (
+        refining(small(), bank=bank, share=(s, s))(image, seed=seed) for s in (share, 1)
+    )
+
+    assert torch.allclose(part - image, share * (whole - image), atol=0.01)
+
+
+def test_the_seed_draws_the_share_of_the_match():
+    image, bank = torch.full((3, 6, 6), 0.5), torch.full((1, 3, tone.QUANTILES), 1.0)
+    refine = refining(small(), bank=bank, share=(0.5, 1))
+
+    drawn = [refine(image, seed=seed).mean().item() for seed in range(60)]
+
+    assert 0.75 <= min(drawn) < 0.78
+    assert 0.97 < max(drawn) <= 1
+    assert refine(image, seed=7).mean().item() == drawn[7]
+
+
+def test_when_to_match_is_one_of_three():
+    with pytest.raises(ConfigError, match="'after', 'before' or 'never', got 'sometimes'"):
+        refining(small(), match="sometimes")
 
 
 def test_the_network_sees_the_toned_image_and_the_drawn_tone():
@@ -525,7 +567,7 @@ def test_the_network_sees_the_toned_image_and_the_drawn_tone():
 
     network, bank = Seen(), torch.full((1, 3, tone.QUANTILES), 0.75)
 
-    refining(network, bank=bank)(torch.rand(3, 6, 6))
+    refining(network, bank=bank, match="before")(torch.rand(3, 6, 6))
 
     assert torch.allclose(network.images, torch.tensor(0.5))  # in [-1, 1]
     assert torch.allclose(network.reference, torch.full((1, 3, tone.QUANTILES), 0.5))
@@ -535,8 +577,8 @@ def test_without_matching_the_tone_is_seen_by_the_network_alone():
     bank = torch.rand(4, 3, tone.QUANTILES).sort().values
     image = torch.rand(3, 6, 6)
 
-    unmatched = refining(small(takes_reference=True), bank=bank, match=False)(image)
-    aware = refining(awake(small(takes_reference=True, noise_channels=0)), bank=bank, match=False)
+    unmatched = refining(small(takes_reference=True), bank=bank, match="never")(image)
+    aware = refining(awake(small(takes_reference=True, noise_channels=0)), bank=bank, match="never")
 
     assert torch.equal(unmatched, image)
     assert len({aware(image, seed=seed).sum().item() for seed in range(40)}) == 4  # four photos

@@ -17,14 +17,14 @@ ROOT = pathlib.Path(simgan_aug.__file__).parent
 LAYERS = [
     # faces
     {"cli"},
-    {"demo", "testing", "bench"},
+    {"demo", "testing", "bench", "study"},
     {"run"},
-    {"preview"},
-    {"report", "study", "dataset", "data", "transforms"},
+    {"parts", "preview"},
+    {"report", "dataset", "data", "transforms"},
     # use
     {"shared"},
     {"cache"},
-    {"inference", "training", "alarms", "audit", "realism"},
+    {"inference", "training", "rollback", "alarms", "audit", "realism"},
     {"state"},
     # wiring
     {"checkpoint"},
@@ -33,9 +33,9 @@ LAYERS = [
     # contract
     {"hookspecs", "config"},
     # parts
-    {"folders", "geometry", "sheet"},
+    {"folders", "geometry", "labels", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
-    | {"devices", "displacement", "variety"},
+    | {"devices", "displacement", "ranks", "variety"},
     {"files", "formats", "spans"},
     {"errors"},
 ]

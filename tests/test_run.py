@@ -23,6 +23,7 @@ from simgan_aug.errors import (
     TrainingError,
 )
 from simgan_aug.inference import ImageRefiner
+from simgan_aug.ranks import Ranks
 from simgan_aug.run import Inputs, Run, read_info
 
 SMALL = Config(
@@ -151,7 +152,8 @@ def test_a_state_of_other_networks_is_refused(inputs, tmp_path):
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("simgan_aug.run.SAVE_EVERY", 2)
-    running = Run(SMALL, inputs, tmp_path / "out")
+    config = dataclasses.replace(SMALL, training=dataclasses.replace(SMALL.training, rollbacks=0))
+    running = Run(config, inputs, tmp_path / "out")
     steps = running.steps()
     next(steps), next(steps)
     good = weights(tmp_path / "out")
@@ -248,6 +250,25 @@ def test_losses_go_to_tensorboard_where_it_is_installed(inputs, tmp_path, monkey
 
     board = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss/discriminator")] == [1, 2, 4, 6]
+    assert [event.value for event in board.Scalars("rate/refiner")] == [pytest.approx(6e-4)] * 4
+    assert all(event.value > 0 for event in board.Scalars("seconds"))
+
+
+def test_a_line_of_metrics_tells_losses_rates_and_seconds(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("simgan_aug.observers.LOG_EVERY", 3)
+    rates = {"refiner_rate": 0.01, "discriminator_rate": 0.02, "decay_after": 4}
+    training = dataclasses.replace(SMALL.training, **rates)
+
+    list(Run(dataclasses.replace(SMALL, training=training), inputs, tmp_path / "out").steps())
+
+    lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+    first, third, last = (json.loads(line) for line in lines)
+    assert set(first) == {"step", "phase", "time", "seconds", "rates"} | {
+        "adversarial", "regularization", "discriminator"
+    }
+    assert third["rates"] == {"refiner": 0.01, "discriminator": 0.02}
+    assert last["rates"] == {"refiner": 0.0025, "discriminator": 0.005}
+    assert 0 < last["seconds"] < last["time"] - third["time"] + 0.1
 
 
 def test_a_run_killed_before_its_first_save_starts_again(inputs, tmp_path):
@@ -299,7 +320,7 @@ def test_a_reference_is_trained_with_and_refined_with(inputs, tmp_path, image):
         SMALL,
         refiner=Part(name="unshuffle", options=takes | {"noise_channels": 0}),
         discriminator=Part(name="patch", options=takes),
-        tone=Tone(photos=5, match=False),
+        tone=Tone(photos=5, match="never"),
     )
 
     list(Run(config, inputs, tmp_path / "out").steps())
@@ -314,6 +335,15 @@ def test_a_reference_is_trained_with_and_refined_with(inputs, tmp_path, image):
 def test_a_run_does_not_lie_in_its_own_data(inputs, tmp_path, out):
     with pytest.raises(ConfigError, match="overlap"):
         Run(SMALL, inputs, tmp_path / out)
+
+
+def test_a_run_goes_on_with_ranks_that_divide_its_shares_alone(inputs, tmp_path):
+    training = dataclasses.replace(SMALL.training, batch_size=8, accumulate=4, steps=1)
+    config = dataclasses.replace(SMALL, training=training)
+    list(Run(config, inputs, tmp_path / "out").steps())
+
+    with pytest.raises(ConfigError, match="in 4 share.*a number of ranks that divides 4, not 3"):
+        Run(config, inputs, tmp_path / "out", resume=True, ranks=Ranks(number=0, world=3))
 
 
 class Negative(nn.Module):
@@ -452,3 +482,32 @@ def test_an_alarm_is_told_once_when_it_begins(inputs, tmp_path, negative, capsys
     assert len(told) == 1
     assert told[0].startswith("warning: step 1: colours inverted: ")
     assert "regularization.weight" in told[0]
+
+
+def test_the_weight_of_contours_follows_what_is_measured_and_outlives_a_resume(
+    inputs, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("simgan_aug.run.EVERY", 2)
+    held = dataclasses.replace(SMALL, regularization=Regularization(contours=0.5, drift=0.4))
+    whole, parts = (Run(held, inputs, tmp_path / name) for name in ("whole", "parts"))
+
+    weights = [step.state.scalars["contours"] for step in whole.steps()]
+    steps = parts.steps()
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    resumed = Run(held, inputs, tmp_path / "parts", resume=True)
+    again = [step.state.scalars["contours"] for step in resumed.steps()]
+
+    assert weights[0] == 0.5
+    assert weights[1] != 0.5
+    assert weights[3:] == again
+
+
+def test_a_weight_of_contours_without_a_target_stays(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("simgan_aug.run.EVERY", 1)
+    fixed = dataclasses.replace(SMALL, regularization=Regularization(contours=0.3, drift=0))
+
+    weights = {s.state.scalars["contours"] for s in Run(fixed, inputs, tmp_path / "out").steps()}
+
+    assert weights == {0.3}

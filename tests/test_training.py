@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug.config import Training
-from simgan_aug.errors import ConfigError, TrainingError
+from simgan_aug.errors import ConfigError, DivergenceError
 from simgan_aug.losses import CrossEntropy, LeastSquares, Relativistic, self_regularization
 from simgan_aug.networks import Patch, ResNetRefiner, UnshuffleRefiner
+from simgan_aug.ranks import Ranks
 from simgan_aug.training import Batch, TrainingState, train
 
 QUIET = Training(
@@ -424,12 +425,139 @@ def test_a_loss_that_is_not_finite_ends_training_and_leaves_the_weights(culprit,
     loss, done = Bad(), []
     steps = train(*players, loss, loss.regularization, batches(), real_batches(), QUIET)
 
-    with pytest.raises(TrainingError, match=r"in step 3; lower training\.refiner_rate"):
+    with pytest.raises(DivergenceError, match=r"in step 3; lower training\.refiner_rate"):
         done.extend(iter(steps.__next__, None))
 
     assert equal(snapshot(refiner), before["refiner"])
     assert equal(snapshot(discriminator), before["discriminator"])
     assert all(p.requires_grad for player in players for p in player.parameters())
+
+
+def test_a_gradient_that_is_not_finite_ends_training_though_the_loss_is():
+    class Steep(Recorder):
+        def refiner(self, critic, refined, real):
+            return critic(refined).sub(critic(refined).detach()).mul(0).sqrt().mean()  # 0 / 0
+
+    refiner = Shift()
+
+    with pytest.raises(DivergenceError, match="the gradient of the refiner is nan in step 1"):
+        run(QUIET, Steep(), refiner)
+
+    assert refiner.shift.item() == 0
+
+
+@pytest.mark.parametrize(
+    ("loss", "term"),
+    [
+        (Relativistic(), weighed),
+        (LeastSquares(r1=1, r2=1), weighed),
+        (CrossEntropy(), weighed),
+        (CrossEntropy("paper_sum"), lambda *of: self_regularization(*of[:2], reduction="paper_sum")),
+    ],
+    ids=["relativistic", "least squares", "cross entropy", "sums"],
+)
+@pytest.mark.parametrize("shares", [2, 4])
+def test_shares_one_after_the_other_do_what_the_batch_does_at_once(loss, term, shares):
+    config, done = adjust(batch_size=8, optimizer="sgd", refiner_warmup=1), []
+    for accumulate in (1, shares):
+        sides = (doubled(batches(start)) for start in (0, 10**6))
+        cut = dataclasses.replace(config, accumulate=accumulate)
+        (*_, last) = train(*networks("resnet", spectral=False), loss, term, *sides, cut)
+        done.append(last)
+
+    assert done[0].losses == pytest.approx(done[1].losses, rel=1e-4)
+    for name, value in done[0].state.tensors().items():
+        assert torch.allclose(value, done[1].state.tensors()[name], atol=1e-5), name
+
+
+def doubled(batches):
+    """Batches of twice as many images."""
+    for batch in batches:
+        yield Batch(images=torch.cat([batch.images, batch.images.flip(2, 3)]))
+
+
+def test_every_share_has_a_history_of_its_own_and_its_own_rows():
+    loss = Recorder()
+    rows = torch.arange(8.0).view(8, 1, 1, 1)
+    synthetic = (Batch(images=rows + 100 * number) for number in itertools.count(1))
+    real = (Batch(images=-rows - 100 * number) for number in itertools.count(1))
+    config = adjust(batch_size=8, accumulate=2, history=8, steps=0, discriminator_warmup=12)
+
+    (*_, last) = run(config, loss, synthetic=synthetic, real=real)
+
+    for call, (_, refined) in enumerate(loss.refined):
+        update, share = 1 + call // 2, call % 2
+        made_in, row = refined.flatten() // 100, refined.flatten() % 100
+        assert set((row // 4).tolist()) == {share}
+        assert made_in.tolist().count(update) == (4 if update == 1 else 2)
+        assert (loss.real[call][1].flatten() == -rows.flatten()[4 * share :][:4] - 100 * update).all()
+    assert [history.images.shape for history in last.state.histories] == [(4, 1, 1, 1)] * 2
+    drawn = [
+        [refined.flatten()[2:].tolist() for _, refined in loss.refined[share::2]]
+        for share in (0, 1)
+    ]
+    assert drawn[0] != [[value - 4 for value in values] for values in drawn[1]]
+
+
+def test_a_share_gets_its_rows_of_the_noise_of_the_whole_batch():
+    seen = {1: [], 2: []}
+
+    class Noisy(Shift):
+        noise_channels = 1
+
+        def forward(self, images, noise):
+            seen[accumulate].append(noise.clone())
+            return super().forward(images) + noise
+
+    for accumulate in (1, 2):
+        run(adjust(steps=3, accumulate=accumulate), refiner=Noisy())
+
+    assert torch.equal(torch.cat(seen[1]), torch.cat(seen[2]))
+
+
+def test_a_layer_that_changes_when_it_is_called_does_so_once_an_update_whatever_the_shares():
+    class Counting(Scale):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, images):
+            self.calls += 1
+            return super().forward(images)
+
+    counted = []
+    for accumulate in (1, 2):
+        discriminator = Counting()
+        run(adjust(steps=3, accumulate=accumulate), discriminator=discriminator)
+        counted.append(discriminator.calls.item())
+
+    assert counted == [9, 9]  # one of the refiner's term, two of its own
+
+
+@pytest.mark.parametrize("world", [3, 4])
+def test_a_batch_that_ranks_cannot_share_evenly_says_what_size_they_can(world):
+    config, ranks = adjust(batch_size=8 * world - 4), Ranks(number=1, world=world)
+
+    with pytest.raises(ConfigError, match=f"a multiple of {2 * world}"):
+        TrainingState(Shift(), Scale(), config, ranks)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm1d(3), nn.BatchNorm2d(3), nn.SyncBatchNorm(3)])
+def test_a_network_that_would_see_the_shares_is_refused(layer):
+    network = Shift()
+    network.layers = nn.Sequential(nn.ReLU(), layer)
+    TrainingState(network, Scale(), QUIET)  # one share is the batch
+
+    for players in ((network, Scale()), (Scale(), network)):
+        with pytest.raises(ConfigError, match="BatchNorm.*those of 2 images and not of the batch"):
+            TrainingState(*players, adjust(accumulate=2))
+
+
+def test_histories_of_other_shares_are_refused():
+    (*_, last) = steps_of(networks(), adjust(history=6))
+
+    with pytest.raises(ValueError, match="1 histories, where there are 2 shares"):
+        TrainingState(*networks(), adjust(history=6, accumulate=2)).load(last.state.tensors())
 
 
 @pytest.mark.parametrize("loss", [CrossEntropy(), LeastSquares(r1=1), Relativistic()])
@@ -507,7 +635,7 @@ def test_what_is_saved_is_loaded():
 
     assert equal(state.tensors(), last.state.tensors())
     assert (state.step, state.synthetic_batches, state.real_batches) == (4, 8, 4)
-    assert state.history.size == 6
+    assert state.histories[0].size == 6
 
 
 def test_a_loaded_state_shares_no_memory_with_what_it_was_loaded_from():
@@ -639,6 +767,29 @@ def test_every_update_draws_its_own_noise():
     assert len({tuple(noise.flatten().tolist()) for noise in seen}) == 6
 
 
+def test_what_rollbacks_have_left_of_the_rates_is_part_of_the_state():
+    config = adjust(steps=3)
+    first = next(steps_of(networks(), config))
+    first.state.scalars["rate"] = 0.25
+    players = networks()
+    state = TrainingState(*players, config)
+    state.load(first.state.tensors())
+
+    (*_, last) = steps_of(players, config, state=state)
+
+    assert last.rates == {"refiner": 0.0025, "discriminator": 0.0025}
+
+
+def test_a_number_kept_by_name_is_saved_and_loaded():
+    state = TrainingState(*networks(), QUIET)
+    state.scalars["lambda"] = 1 / 3
+    other = TrainingState(*networks(), QUIET)
+
+    other.load(state.tensors())
+
+    assert other.scalars == {"rate": 1.0, "rollbacks": 0.0, "lambda": 1 / 3}
+
+
 def test_without_decay_rates_stay():
     (*_, last) = steps_of(networks(), adjust(steps=3, decay_after=0, decay_factor=0.1))
 
@@ -661,6 +812,12 @@ def test_half_the_bits_train_too_and_keep_weights_in_single_precision():
         ("batch_size", 0),
         ("batch_size", 3),
         ("batch_size", -2),
+        ("accumulate", 0),
+        ("accumulate", 3),  # 16 images do not make 3 shares
+        ("accumulate", 16),  # of one image, of which half would come from the history
+        ("rollbacks", -1),
+        ("rollback_factor", 0.0),
+        ("rollback_factor", 1.0),
         ("refiner_updates", 0),
         ("discriminator_updates", 0),
         ("refiner_warmup", -1),

@@ -11,8 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from simgan_aug.alarms import measures
 from simgan_aug.alarms.measures import Array, Box
 
@@ -46,13 +44,6 @@ white to dark leaves 0.0, a negative gives -1."""
 MOST_DRIFT = 0.5
 """Px: half of one, from which on a tight box is another box. Healthy changes reach 0.37 under boxes
 and 0.45 in cells, a training that went wrong on the hands 2.8 after 400 steps."""
-
-BOXES, CELLS = 95, 75
-"""Percentile of the moves that is held against `MOST_DRIFT`: a cell may lie where there is little
-to go by, so that of cells a quarter must have moved."""
-
-LEAST_MOVES = 4
-"""Labels that can be measured, without which nothing is said of drift."""
 
 
 @dataclass(frozen=True)
@@ -182,23 +173,17 @@ def _inverted(before: Sequence[Array], after: Sequence[Array]) -> Alarm | None:
 def _drifting(
     before: Sequence[Array], after: Sequence[Array], boxes: Sequence[Sequence[Box]]
 ) -> Alarm | None:
-    percentile, where = BOXES, "under 1 of 20 labels"
-    if not any(boxes):
-        boxes = [measures.cells(*image.shape[:2]) for image in before]
-        percentile, where = CELLS, "in a quarter of all places"
-    found = measures.moves(before, after, boxes)
-    if len(found) < LEAST_MOVES:
-        return None
-    # "lower": of few labels the furthest may be a mistake of the measure
-    value = float(np.percentile(found, percentile, method="lower"))
-    if value <= MOST_DRIFT:
+    where = "under 1 of 20 labels" if any(boxes) else "in a quarter of all places"
+    value = measures.drift(before, after, boxes)
+    if value is None or value <= MOST_DRIFT:
         return None
     return Alarm(
         "labels drift",
         value,
         MOST_DRIFT,
         f"{where} the picture has moved by {value:.1f} px or more, or is lost: raise "
-        "regularization.weight or the labels' factors in regularization.labels, set "
+        "regularization.contours (or lower regularization.drift), regularization.weight or the "
+        "labels' factors in regularization.labels, set "
         "refiner.max_change, or give the refiner noise (refiner.noise_channels), so that it need "
         "not repaint",
     )

@@ -43,6 +43,13 @@ cast, noise, blur, JPEG, another photo's histogram) of 18 handfuls of hands and 
 LEAST_WINDOWS = 12
 """Windows of `CELL` px, each channel counted, without which a spectrum is too rough."""
 
+BOXES, CELLS = 95, 75
+"""Percentile of the moves that counts: a cell may lie where there is little to go by, so that of
+cells a quarter must have moved."""
+
+LEAST_MOVES = 4
+"""Labels that can be measured, without which nothing is said of drift."""
+
 CONTRAST = 2 / 255
 """Deviation within a cell below which it is flat."""
 
@@ -151,6 +158,22 @@ def moves(
             if place is not None:
                 found.append(place.distance if place.is_found else float(REACH))
     return found
+
+
+def drift(
+    before: Sequence[Array], after: Sequence[Array], boxes: Sequence[Sequence[Box]]
+) -> float | None:
+    """Px that the picture under 1 of 20 boxes has moved by or more; without boxes, a quarter of all
+    cells; None: too few can be told."""
+    percentile = BOXES
+    if not any(boxes):
+        boxes = [cells(*image.shape[:2]) for image in before]
+        percentile = CELLS
+    found = moves(before, after, boxes)
+    if len(found) < LEAST_MOVES:
+        return None
+    # "lower": of few labels the furthest may be a mistake of the measure
+    return float(np.percentile(found, percentile, method="lower"))
 
 
 def cells(height: int, width: int) -> list[Box]:

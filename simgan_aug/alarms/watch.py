@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,7 +65,7 @@ class Watch:
             steps: adversarial steps that it has done.
         """
         handful = self.handful
-        with _untouched(state):
+        with at_rest(state.averaged, state.refiner, state.discriminator):
             after = self.refine(state.averaged, handful.images)
             logits = self._logits(state)
         settled = steps >= SETTLED
@@ -109,15 +109,15 @@ def _judged(discriminator: nn.Module, images: Tensor, reference: Tensor | None) 
 
 
 @contextlib.contextmanager
-def _untouched(state: TrainingState) -> Iterator[None]:
-    """Networks at rest: a normalisation learns nothing from what it sees; all as before after it.
+def at_rest(*networks: nn.Module) -> Iterator[None]:
+    """A normalisation learns nothing from what its network sees; all is as before after it.
 
     A plugin's network may draw from the global generators, so that these are set back too.
     """
-    networks: Sequence[nn.Module] = (state.averaged, state.refiner, state.discriminator)
     modes = [(part, part.training) for network in networks for part in network.modules()]
-    trained = [weight for weight in state.averaged.parameters() if weight.requires_grad]
-    device = next(state.refiner.parameters()).device
+    weights = [weight for network in networks for weight in network.parameters()]
+    trained = [weight for weight in weights if weight.requires_grad]
+    device = weights[0].device if weights else torch.device("cpu")
     for network in networks:
         network.eval()
     try:

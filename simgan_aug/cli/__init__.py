@@ -19,6 +19,7 @@ from simgan_aug.cli.realism import realism
 from simgan_aug.cli.refine import refine
 from simgan_aug.cli.report import report
 from simgan_aug.cli.show import bench, demo, plugins, preview
+from simgan_aug.cli.study import study
 from simgan_aug.cli.train import train
 from simgan_aug.errors import OutputError, SimganAugError, TrainingError, is_out_of_memory
 
@@ -29,7 +30,7 @@ def cli() -> None:
     """Make synthetic training images look real without moving their labels."""
 
 
-for command in (train, refine, audit, report, realism, preview, plugins, bench, demo):
+for command in (train, refine, audit, report, realism, study, preview, plugins, bench, demo):
     cli.add_command(command)
 
 

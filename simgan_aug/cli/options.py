@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -50,22 +51,40 @@ console = Console(stderr=True, highlight=False)
 
 
 def follow(run: Any, out: Path) -> None:
-    """Show a run's steps until it ends or the user ends it; and each alarm when it begins."""
-    from simgan_aug.progress import Interrupted, track
+    """Show a run's steps until it ends or the user ends it; and each alarm when it begins.
+
+    Of several ranks the first shows it.
+    """
+    from simgan_aug.progress import Interrupted, Wish, track
+
+    here = console if run.ranks.leads else Console(quiet=True)
+    wish = Wish(here, (signal.SIGINT, signal.SIGTERM))
 
     def describe(step: Any) -> str:
         losses = " ".join(f"{name[:3]} {value:.3f}" for name, value in step.losses.items())
         return f"{step.phase}: {losses}"
 
+    def warn(text: str) -> None:
+        here.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+
     ringing: set[str] = set()
+    told, shown = 0, (run.total, run.state.step, "steps", describe, here)
+    steps = run.steps(stop=lambda: wish.given)
     try:
-        for step in track(run.steps(), run.total, run.state.step, "steps", describe, console):
+        for step in track(steps, *shown, place=lambda step: step.number, wish=wish):
+            for back in run.rollbacks[told:]:
+                warn(
+                    f"diverged: {back.reason}; went back to step {back.step}, on with "
+                    f"{back.rate:g} of the learning rates"
+                )
+            told = len(run.rollbacks)
             for alarm in run.alarms:
                 if alarm.name not in ringing:
-                    text = f"step {step.number}: {alarm.name}: {alarm.message}"
-                    console.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
+                    warn(f"step {step.number}: {alarm.name}: {alarm.message}")
             ringing = {alarm.name for alarm in run.alarms}
     except Interrupted:
+        if not run.ranks.leads:
+            raise
         again = shlex.join(["simgan-aug", "train", "--resume", "--out", str(out)])
         click.echo(f"saved after step {run.state.step}; go on with: {again}")
         raise

@@ -12,11 +12,16 @@ import click
 
 from simgan_aug.cli.options import FILE, FOLDER, console, follow
 
+ANY = click.Path(path_type=Path)
+SIDES = ("synthetic", "real")
+
 
 @click.command()
-@click.option("--synthetic", type=FILE, help="COCO file of the synthetic images.")
-@click.option("--images", type=FOLDER, help="Their folder. [images/ beside it, or its name]")
-@click.option("--real", type=FOLDER, help="Folder of real photos; labels are never read.")
+@click.option("--synthetic", type=ANY, multiple=True, help="COCO file of the synthetic images.")
+@click.option("--images", type=FOLDER, multiple=True, help="Its folder. [images/ beside it, ...]")
+@click.option("--real", type=ANY, multiple=True, help="Folder of real photos; no labels are read.")
+@click.option("--synthetic-weight", type=float, multiple=True, help="See above.")
+@click.option("--real-weight", type=float, multiple=True, help="See above.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @click.option("--preset", help="default, paper-eyes or paper-hands.")
 @click.option("--config", "config_file", type=FILE, help="TOML file; states what differs.")
@@ -27,18 +32,23 @@ from simgan_aug.cli.options import FILE, FOLDER, console, follow
 @click.option("--licence", default="", help="Of the data, noted in the refiner file.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 def train(
-    synthetic: Path | None,
-    images: Path | None,
-    real: Path | None,
+    synthetic: tuple[Path, ...],
+    images: tuple[Path, ...],
+    real: tuple[Path, ...],
     out: Path,
     resume: bool,
     **settings: Any,
 ) -> None:
     """Train a refiner: a COCO file, a folder of real photos, and nothing more.
 
-    Ctrl-C saves; --resume --out RUN goes on.
+    --synthetic and --real may be given several times, and each may be a COCO file, a folder, a
+    quoted glob ('renders/**/*.png') or WebDataset shards ('shards-{000..009}.tar'). All images are
+    drawn alike, or, by a --synthetic-weight or --real-weight for each place in order, the places.
+
+    Ctrl-C saves; --resume --out RUN goes on. On many GPUs: torchrun --nproc-per-node 8
+    -m simgan_aug.cli train ...
     """
-    from simgan_aug.coco import image_folder
+    from simgan_aug.ranks import join
     from simgan_aug.run import REFINER, Inputs, Run, read_info
 
     device, licence = settings.pop("device"), settings.pop("licence")
@@ -47,21 +57,29 @@ def train(
         config, inputs = _resumed(info, synthetic, images, real, settings)
         licence = licence or str(info.get("licence", ""))
     else:
-        if synthetic is None or real is None:
+        if not synthetic or not real:
             raise click.UsageError("--synthetic and --real are needed, but for --resume")
+        weights = {f"{side}_weights": settings.pop(f"{side}_weight") for side in SIDES}
         config = _configured(**settings)
-        inputs = Inputs(annotations=synthetic, images=images or image_folder(synthetic), real=real)
+        inputs = Inputs.of(synthetic, images, real, **weights)
+    ranks = join(device)
     with console.status("decoding images"):
-        run = Run(config, inputs, out, device=device, resume=resume, licence=licence)
+        run = Run(config, inputs, out, device=device, resume=resume, licence=licence, ranks=ranks)
+    if not ranks.leads:
+        follow(run, out)
+        return
     for line in _sources(run):
         click.echo(line, err=True)
     follow(run, out)
     click.echo(f"refiner: {out / REFINER}")
     click.echo(f"samples: {out / 'samples'}")
-    options = {"--annotations": inputs.annotations, "--images": inputs.images}
-    options |= {"--refiner": out / REFINER, "--out": "REFINED"}
-    words = [str(word) for option in options.items() for word in option]
-    click.echo(f"next:    {shlex.join(['simgan-aug', 'refine', *words])}")
+    for origin in inputs.synthetic_origins:
+        if origin.kind == "coco":
+            options = {"--annotations": origin.where, "--images": origin.folders()[0]}
+            options |= {"--refiner": out / REFINER, "--out": "REFINED"}
+            words = [str(word) for option in options.items() for word in option]
+            click.echo(f"next:    {shlex.join(['simgan-aug', 'refine', *words])}")
+            break  # each COCO file is refined into a folder of its own
 
 
 def _configured(
@@ -91,9 +109,9 @@ def _configured(
 
 def _resumed(
     info: dict[str, Any],
-    synthetic: Path | None,
-    images: Path | None,
-    real: Path | None,
+    synthetic: tuple[Path, ...],
+    images: tuple[Path, ...],
+    real: tuple[Path, ...],
     settings: dict[str, Any],
 ) -> tuple[Any, Any]:
     """Config and inputs of a run that goes on; its data may have moved."""
@@ -101,31 +119,37 @@ def _resumed(
     from simgan_aug.run import Inputs
 
     steps = settings.pop("steps")
-    fixed = [name for name, value in settings.items() if value is not None]
+    fixed = [name for name, value in settings.items() if value not in (None, ())]
     if fixed:
         raise click.UsageError(
-            f"--resume keeps the run's settings; leave out --{', --'.join(fixed)}"
+            "--resume keeps the run's settings; leave out --"
+            + ", --".join(name.replace("_", "-") for name in fixed)
         )
     config = parse(info["config"], source="run.json")
     if steps:
         config = dataclasses.replace(
             config, training=dataclasses.replace(config.training, steps=steps)
         )
-    moved = {"annotations": synthetic, "images": images, "real": real}
-    inputs = {name: moved[name] or Path(path) for name, path in info["inputs"].items()}
-    return config, Inputs(**inputs)
+    return config, Inputs.from_builtins(info["inputs"]).moved(synthetic, images, real)
 
 
 def _sources(run: Any) -> Iterator[str]:
     """What a run has read, and what of it a user would want to know."""
     parts = []
     for name, source in (("synthetic", run.synthetic), ("real", run.real)):
-        part = "" if len(source.images) == source.listed else f" of {source.listed:,}"
-        parts.append(f"{len(source.images):,}{part} {name} images")
-        if part:
-            yield f"note: of the {name} images a random part is used (data.memory_mb)"
-        small = sum(source.is_smaller(run.config.data.crop))
-        if small:
+        parts.append(f"{len(source.images):,} {name} images")
+        if not source.is_held:
+            yield (
+                f"note: the {name} images do not fit into data.memory_mb "
+                f"({run.config.data.memory_mb:,}): decoded as they are drawn"
+            )
+        smaller = source.is_smaller(run.config.data.crop)
+        if smaller.any():
+            known = len(smaller)
+            seen = f" of {known:,} looked at" if known < len(source.images) else ""
             crop = "x".join(map(str, run.config.data.crop))
-            yield f"note: {small} {name} images are smaller than data.crop ({crop}): enlarged"
+            yield (
+                f"note: {smaller.sum():,} {name} images{seen} are smaller than data.crop ({crop}): "
+                "enlarged"
+            )
     yield f"{' and '.join(parts)}, {run.synthetic.channels} channel(s), on {run.device}"

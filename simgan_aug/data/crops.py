@@ -1,13 +1,16 @@
 """Training crops of a source, cut anew at every draw.
 
-A batch is a function of the seed and its number alone, so that a resumed run sees what the
-uninterrupted one would have seen.
+Each row of a batch is a function of the seed, the batch's number and the row's alone, so that a
+resumed run sees what the uninterrupted one would have seen, and each process of several its share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,24 +19,70 @@ from torch.nn import functional as F
 
 from simgan_aug import tone
 from simgan_aug.config import Data
-from simgan_aug.data.sources import Source
+from simgan_aug.data.decoded import THREADS, ahead
+from simgan_aug.data.source import Source
 from simgan_aug.pixels import Pixels
 from simgan_aug.training import Batch
 
 Array = np.ndarray[Any, Any]
+
+AHEAD = 4
+"""Batches whose images are decoded before they are needed, while they fit into `AHEAD_BYTES`."""
+
+AHEAD_BYTES = 2**28
+
+TONES = 2**14
+"""Histograms of whole images that are kept, 3 KiB each in colour."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One crop to be: its draws, and the image that they have hit."""
+
+    rng: np.random.Generator
+    index: int
+    image: Array
+    weights: Array | None
+
+
+class _Window(NamedTuple):
+    rows: slice
+    columns: slice
+    is_mirrored: bool
+
+
+class Batches(Iterator[Batch]):
+    """Batches, of which some can be made before their turn: what cannot be read shows then."""
+
+    def __init__(self, coming: Iterator[Batch]) -> None:
+        self._coming, self._ready = coming, deque[Batch]()
+
+    def fetch(self, count: int) -> None:
+        """Make the next ones.
+
+        Raises:
+            DataError: an image cannot be read; names it.
+        """
+        while len(self._ready) < count:
+            self._ready.append(next(self._coming))
+
+    def __next__(self) -> Batch:
+        """The next batch; raises as `fetch`."""
+        return self._ready.popleft() if self._ready else next(self._coming)
 
 
 class Crops:
     """Random crops of a source, batch by number.
 
     Args:
-        source: decoded images.
+        source: where they come from.
         config: crop size, scale, flip.
         batch_size: images a batch.
         seed: of all draws.
         bank: (K, C, Q) tones; each crop gets one of them as its reference.
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
+        share: of the match, drawn from this range for each crop.
     """
 
     def __init__(
@@ -45,43 +94,51 @@ class Crops:
         bank: Tensor | None = None,
         match: bool = False,
         own_tone: bool = False,
+        share: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
-        self.bank, self.match, self.own_tone = bank, match, own_tone
+        self.bank, self.match, self.own_tone, self.share = bank, match, own_tone, share
         self._histograms: dict[int, Tensor] = {}
 
-    def batches(self, start: int = 0) -> Iterator[Batch]:
-        """Endless batches from number `start`."""
-        number = start
+    def batches(self, start: int = 0, rows: slice | None = None) -> Batches:
+        """Endless batches from number `start`; of each these rows alone, None: all."""
+        wanted = range(self.batch_size)[rows or slice(None)]
+        return Batches(self._batches(start, wanted))
+
+    def _batches(self, start: int, wanted: range) -> Iterator[Batch]:
+        hits = (self._hit(number, row) for number in itertools.count(start) for row in wanted)
+        rows = map(self._row, hits) if self.source.is_held else ahead(self._row, hits, self._ahead)
         while True:
-            rng = np.random.default_rng([self.seed, number])
-            drawn = [self._crop(rng) for _ in range(self.batch_size)]
-            images, weights, references = (list(column) for column in zip(*drawn, strict=True))
-            yield Batch(
-                images=torch.stack(images) * 2 - 1,
-                weights=None if weights[0] is None else torch.stack(weights),
-                reference=None if references[0] is None else torch.stack(references) * 2 - 1,
-            )
-            number += 1
+            yield self._batch(list(itertools.islice(rows, len(wanted))))
 
-    def _crop(self, rng: np.random.Generator) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        index = int(rng.integers(len(self.source.images)))
-        image = self.source.images[index]
-        rows, columns = self._window(image.shape[0], image.shape[1], rng)
-        mirrored = self.config.flip and rng.random() < 0.5
-        crop = self._cut(image, rows, columns, mirrored)
-        weights = None
-        if self.source.weights is not None:
-            weights = self._cut(self.source.weights[index][..., None], rows, columns, mirrored)
-        if self.bank is None:
-            own = tone.quantiles(self._histogram(index)) if self.own_tone else None
-            return crop, weights, own
-        reference = self.bank[int(rng.integers(len(self.bank)))]
-        if self.match:
-            crop = tone.apply_curve(crop, tone.tone_curve(self._histogram(index), reference))
-        return crop, weights, reference
+    def _hit(self, number: int, row: int) -> tuple[np.random.Generator, int]:
+        rng = np.random.default_rng([self.seed, number, row])
+        return rng, self.source.draw(rng)
 
-    def _window(self, height: int, width: int, rng: np.random.Generator) -> tuple[slice, slice]:
+    def _row(self, hit: tuple[np.random.Generator, int]) -> _Row:
+        image, weights = self.source.images[hit[1]], self.source.weights
+        return _Row(*hit, image, None if weights is None else weights[hit[1]])
+
+    @property
+    def _ahead(self) -> int:
+        """Images decoded before they are needed."""
+        room = AHEAD_BYTES // max(1, self.source.images[0].nbytes)
+        return max(THREADS, min(AHEAD * self.batch_size, room))
+
+    def _batch(self, rows: Sequence[_Row]) -> Batch:
+        windows = [self._window(row.image.shape[0], row.image.shape[1], row.rng) for row in rows]
+        images = self._cut([row.image for row in rows], windows)  # (B, C, h, w) in [0, 1]
+        weights = [row.weights[..., None] for row in rows if row.weights is not None]
+        reference = self._references(rows)
+        if reference is not None and self.bank is not None and self.match:
+            images = self._matched(images, rows, reference)
+        return Batch(
+            images=images * 2 - 1,
+            weights=self._cut(weights, windows) if weights else None,
+            reference=None if reference is None else reference * 2 - 1,
+        )
+
+    def _window(self, height: int, width: int, rng: np.random.Generator) -> _Window:
         """A window of the image that becomes the crop when it is resized by the drawn scale."""
         scale = float(rng.uniform(*self.config.scale))
         scale = max(scale, self.config.crop[0] / height, self.config.crop[1] / width)
@@ -91,19 +148,50 @@ class Crops:
         )
         rows, columns = sides
         top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
-        return slice(top, top + rows), slice(left, left + columns)
+        mirrored = self.config.flip and rng.random() < 0.5
+        return _Window(slice(top, top + rows), slice(left, left + columns), mirrored)
 
-    def _cut(self, image: Array, rows: slice, columns: slice, mirrored: bool) -> Tensor:
-        cut = image[rows, columns][:, ::-1] if mirrored else image[rows, columns]
-        crop = _unit(cut.copy())  # ascontiguousarray would leave one mirrored pixel as it is
-        if crop.shape[1:] != self.config.crop:
-            crop = F.interpolate(crop[None], self.config.crop, mode="bilinear", antialias=True)[0]
-        return crop
+    def _cut(self, images: Sequence[Array], windows: Sequence[_Window]) -> Tensor:
+        """A window of each (H, W, C), in the size of a crop: (B, C, h, w) in [0, 1]."""
+        cuts = [
+            image[w.rows, w.columns][:, :: -1 if w.is_mirrored else 1]
+            for image, w in zip(images, windows, strict=True)
+        ]
+        if all(cut.shape[:2] == self.config.crop for cut in cuts):
+            return _unit(np.stack(cuts))  # at once, which is faster
+        sized = []
+        for cut in cuts:
+            crop = _unit(cut[None].copy())  # as it lies in memory, not a mirrored view
+            if cut.shape[:2] != self.config.crop:
+                crop = F.interpolate(crop, self.config.crop, mode="bilinear", antialias=True)
+            sized.append(crop)
+        return torch.cat(sized)
 
-    def _histogram(self, index: int) -> Tensor:
-        if index not in self._histograms:
-            self._histograms[index] = tone.histogram(_unit(self.source.images[index]))
-        return self._histograms[index]
+    def _references(self, rows: Sequence[_Row]) -> Tensor | None:
+        """A tone of the bank for each row, or its own; (B, C, Q) in [0, 1]."""
+        if self.bank is not None:
+            return self.bank[[int(row.rng.integers(len(self.bank))) for row in rows]]
+        if not self.own_tone:
+            return None
+        counts = self._counts(rows)
+        return tone.quantiles(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
+
+    def _matched(self, crops: Tensor, rows: Sequence[_Row], reference: Tensor) -> Tensor:
+        curves = tone.tone_curve(self._counts(rows).flatten(0, 1), reference.flatten(0, 1))
+        shares = [float(row.rng.uniform(*self.share)) for row in rows]
+        if min(shares) < 1:
+            part = torch.tensor(shares).repeat_interleave(crops.shape[1])[:, None]
+            curves = torch.lerp(torch.linspace(0, 1, tone.LEVELS).expand_as(curves), curves, part)
+        return tone.apply_curve(crops.flatten(0, 1), curves).view(crops.shape)
+
+    def _counts(self, rows: Sequence[_Row]) -> Tensor:
+        """Histograms of the whole images, (B, C, LEVELS)."""
+        if len(self._histograms) > TONES:
+            self._histograms.clear()
+        for row in rows:
+            if row.index not in self._histograms:
+                self._histograms[row.index] = tone.histogram(_unit(row.image[None])[0])
+        return torch.stack([self._histograms[row.index] for row in rows])
 
 
 def tone_bank(real: Source, photos: int, seed: int) -> Tensor | None:
@@ -113,14 +201,14 @@ def tone_bank(real: Source, photos: int, seed: int) -> Tensor | None:
     """
     if not photos:
         return None
-    chosen = np.random.default_rng([seed, 1]).permutation(len(real.images))[:photos]
+    chosen = real.some(photos, np.random.default_rng([seed, 1]))
     return torch.stack(
-        [tone.quantiles(tone.histogram(_unit(real.images[index]))) for index in sorted(chosen)]
+        [tone.quantiles(tone.histogram(_unit(real.images[index][None])[0])) for index in chosen]
     )
 
 
 def _unit(pixels: Array) -> Tensor:
-    """(H, W, C) of a file's dtype -> (C, H, W) float32 in [0, 1]; weights stay what they are."""
+    """(B, H, W, C) of a file's dtype -> (B, C, H, W) float32 in [0, 1]; weights stay weights."""
     if pixels.dtype == np.float16:
-        return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 0)
-    return Pixels(pixels, pixels.shape[2]).colour()[0]
+        return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 1)
+    return Pixels(pixels, pixels.shape[3]).colour()

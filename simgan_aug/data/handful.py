@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from simgan_aug import tone
 from simgan_aug.alarms import Handful
 from simgan_aug.config import Config
 from simgan_aug.data.crops import Crops
-from simgan_aug.data.sources import Source
+from simgan_aug.data.reading import spaced
+from simgan_aug.data.source import Source
 from simgan_aug.pixels import Pixels
 
 Array = np.ndarray[Any, Any]
@@ -35,7 +36,6 @@ NUMBER = 2**62
 def take_handful(
     synthetic: Source,
     real: Source,
-    boxes: Mapping[str, Sequence[Box]],
     config: Config,
     bank: Tensor | None,
     paired: bool,
@@ -44,32 +44,20 @@ def take_handful(
 
     Args:
         synthetic, real: what the run trains on.
-        boxes: of the labels, by the name of the image.
         config: of the run.
         bank: (K, C, Q) tones; the image with number i takes the one that seed i picks.
         paired: whether real crops come with their own tone.
     """
-    seed, match = config.training.seed, config.tone.match
+    seed, match = config.training.seed, config.tone.match == "before"
     crops = next(Crops(synthetic, config.data, COUNT, seed, bank, match).batches(NUMBER))
     photos = next(Crops(real, config.data, COUNT, seed, own_tone=paired).batches(NUMBER))
-    images, labels = [], []
-    for number, index in enumerate(_spaced(len(synthetic.images), COUNT)):
-        image, every = synthetic.images[index], boxes.get(synthetic.names[index], ())
-        own = [every[row] for row in _spaced(len(every), LABELS)]
-        window, inside = _window(image.shape[0], image.shape[1], own)
-        pixels = _colour(image[window])
-        if bank is not None and match:
-            curve = tone.tone_curve(tone.histogram(_colour(image)), tone.pick(bank, number))
-            pixels = tone.apply_curve(pixels, curve)
-        images.append(_image(pixels))
-        labels.append(inside)
-    chosen = [real.images[index] for index in _spaced(len(real.images), COUNT)]
+    images, labels = take_labelled(synthetic, config, bank, COUNT, LABELS)
+    seen = [real.images[index] for index in spaced(len(real.images), COUNT)]
     return Handful(
         images=images,
         boxes=labels,
         real=[
-            _image(_colour(image[_window(image.shape[0], image.shape[1], ())[0]]))
-            for image in chosen
+            _image(_colour(image[_window(image.shape[0], image.shape[1], ())[0]])) for image in seen
         ],
         crops=crops.images,
         reference=crops.reference,
@@ -78,9 +66,29 @@ def take_handful(
     )
 
 
-def _spaced(count: int, wanted: int) -> list[int]:
-    """Numbers of so many wanted of `count` items, evenly spaced."""
-    return [int(index) for index in np.linspace(0, count - 1, min(wanted, count))]
+def take_labelled(
+    synthetic: Source, config: Config, bank: Tensor | None, count: int, most: int
+) -> tuple[list[Array], list[list[Box]]]:
+    """Evenly spaced images as a network gets them, or windows of large ones, and their boxes.
+
+    Args:
+        synthetic, config, bank: as in `take_handful`.
+        count: of images.
+        most: labels of an image.
+    """
+    match = config.tone.match == "before"
+    images, labels = [], []
+    chosen = spaced(len(synthetic.images), count)
+    for number, (index, every) in enumerate(zip(chosen, synthetic.boxes(chosen), strict=True)):
+        image, own = synthetic.images[index], [every[row] for row in spaced(len(every), most)]
+        window, inside = _window(image.shape[0], image.shape[1], own)
+        pixels = _colour(image[window])
+        if bank is not None and match:
+            curve = tone.tone_curve(tone.histogram(_colour(image)), tone.pick(bank, number))
+            pixels = tone.apply_curve(pixels, curve)
+        images.append(_image(pixels))
+        labels.append(inside)
+    return images, labels
 
 
 def _window(height: int, width: int, boxes: Sequence[Box]) -> tuple[tuple[slice, slice], list[Box]]:

@@ -19,7 +19,6 @@ from simgan_aug.audit import ImageAudit, Limits, Totals
 from simgan_aug.coco import CocoImage
 from simgan_aug.dataset.audit_lines import appending, lines_of, write_line
 from simgan_aug.dataset.auditing import AuditTask, refined_name, stamp, taken
-from simgan_aug.dataset.labels import Labels
 from simgan_aug.dataset.plan import AUDIT, INFO, REPORT, Settings, planned
 from simgan_aug.dataset.pool import Pool
 from simgan_aug.dataset.ranks import Rank
@@ -36,6 +35,7 @@ from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.files import write_atomically
 from simgan_aug.imagefile import MAX_PIXELS
+from simgan_aug.labels import Labels
 
 VERSION = 1
 """Of the files."""

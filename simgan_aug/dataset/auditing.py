@@ -13,11 +13,11 @@ import numpy as np
 
 from simgan_aug.audit import Limits, audit
 from simgan_aug.coco import Id
-from simgan_aug.dataset.labels import decoded
 from simgan_aug.dataset.storage import Folder, LocalFolder, folder_of
 from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.errors import DataError, is_out_of_memory
 from simgan_aug.imagefile import TARGETS, decode_image, suffixed
+from simgan_aug.labels import decoded
 
 Array = np.ndarray[Any, Any]
 

@@ -25,7 +25,6 @@ from simgan_aug.dataset import lock
 from simgan_aug.dataset.engines import ENGINES, engine_of
 from simgan_aug.dataset.finish import Summary, finish
 from simgan_aug.dataset.journal import TODO, Journal, Writer
-from simgan_aug.dataset.labels import Labels
 from simgan_aug.dataset.masks import copy_masks, find_masks
 from simgan_aug.dataset.plan import INFO, Settings, by_name, differences, planned
 from simgan_aug.dataset.process import Task
@@ -43,6 +42,7 @@ from simgan_aug.dataset.worker import Item, Outcome, set_aside
 from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
 from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.inference import ImageRefiner
+from simgan_aug.labels import Labels
 
 REMOTE = 8
 """Threads of a worker that read, and as many that write, where an object store has to answer."""

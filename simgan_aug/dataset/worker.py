@@ -18,12 +18,12 @@ import numpy as np
 from simgan_aug.audit import Guard, Guarded, Limits
 from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
-from simgan_aug.dataset.labels import decoded
 from simgan_aug.dataset.plan import Settings, place_of
 from simgan_aug.dataset.storage import Folder
 from simgan_aug.errors import DataError, OutputError, is_out_of_memory
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
+from simgan_aug.labels import decoded
 
 Array = np.ndarray[Any, Any]
 
@@ -42,7 +42,7 @@ class Item(NamedTuple):
     alone: bool = False
     """Whether it may kill its worker, which then holds no other."""
     labels: str = "[]"
-    """Its annotations, as `simgan_aug.dataset.labels` gives them; for a guard or an audit only."""
+    """Its annotations, as `simgan_aug.labels` gives them; for a guard or an audit only."""
 
     @property
     def pixels(self) -> int:

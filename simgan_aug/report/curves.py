@@ -133,7 +133,7 @@ def _high(found: Interval) -> float:
 
 def _is_loss(name: str, entry: Line) -> bool:
     value = entry.get(name)
-    if name in ("step", "time") or isinstance(value, bool):
+    if name in ("step", "time", "seconds") or isinstance(value, bool):
         return False
     return isinstance(value, (int, float)) and math.isfinite(value)
 

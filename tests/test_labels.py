@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgan_aug import coco
-from simgan_aug.dataset.labels import Labels, decoded
 from simgan_aug.errors import DataError
+from simgan_aug.labels import Labels, decoded
 
 IDS = st.one_of(st.integers(0, 5), st.sampled_from(["a", "ü 1", "\ud800", ""]))
 NUMBERS = st.one_of(st.integers(-9, 99), st.floats(-9, 99, allow_nan=False))
@@ -166,7 +166,7 @@ def test_a_file_that_is_no_coco_file_is_an_error(tmp_path, text, message):
 
 MEASURE = """
 import pathlib, sys
-from simgan_aug.dataset.labels import Labels, decoded
+from simgan_aug.labels import Labels, decoded
 
 def anonymous():
     status = pathlib.Path("/proc/self/status").read_text()

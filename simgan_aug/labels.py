@@ -1,9 +1,9 @@
-"""The labels of a job's images: found at once, decoded when their image is at hand."""
+"""The labels of many images: found at once, decoded when their image is at hand."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -29,12 +29,13 @@ class Labels:
 
     Args:
         paths: COCO files; they may share images.
+        only: names of the images whose labels are wanted; None: of all.
 
     Raises:
         DataError: a file cannot be read, or is no COCO file.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
+    def __init__(self, paths: Iterable[Path], only: Container[str] | None = None) -> None:
         self._raw: dict[str, list[msgspec.Raw | coco.Annotation]] = {}
         self.categories: dict[coco.Id, str] = {}
         """Names by id; of an id that two files name differently, the first."""
@@ -45,7 +46,8 @@ class Labels:
             except (msgspec.DecodeError, UnicodeDecodeError):  # NaN, a BOM; or damaged
                 owned = self._read(path)
             for owner, labels in owned.items():
-                self._raw.setdefault(owner, []).extend(labels)
+                if only is None or owner in only:
+                    self._raw.setdefault(owner, []).extend(labels)
 
     def of(self, name: str) -> str:
         """The annotations of an image as a list in JSON, for `decoded`; they may be no good."""

@@ -1,0 +1,67 @@
+"""How tightly labels are held: the weight of contours, turned during training towards a drift.
+
+No one weight fits: what leaves one pair of data as it is lets another paint a second hand beside
+the first. Held tightly from the start, colours settle wrongly (a dark hand takes the backdrop's);
+so the weight begins low, and grows as far as what is measured asks for (examples/study/RESULTS.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from simgan_aug.alarms.measures import Array, Box, drift
+
+EVERY = 25
+"""Steps between two looks."""
+
+RANGE = (0.02, 20.0)
+"""Of the weight: at 20 nothing but tone changes any more."""
+
+QUICKEST = (0.9, 1.22)
+"""Factors on the weight at one look: it grows from 0.1 to 2 within 400 steps, and falls slowly."""
+
+Refine = Callable[[nn.Module, list[Array], int], list[Array]]
+"""A network, images (H, W, C) in [0, 1] and a seed -> the images it makes of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leash:
+    """Measures how far labels have moved in the same images throughout a run, and turns a weight.
+
+    Args:
+        images: as the network gets them, (H, W, C) float32 in [0, 1], of any sizes.
+        boxes: of the labels in each, x, y, width, height in px.
+        refine: how a network refines images.
+        target: px that 1 of 20 labels may move.
+    """
+
+    images: list[Array]
+    boxes: Sequence[Sequence[Box]]
+    refine: Refine
+    target: float
+
+    def turn(self, weight: float, network: nn.Module, seed: int) -> tuple[float, float | None]:
+        """The weight to go on with, and the px that were measured; None: it could not be told.
+
+        Args:
+            weight: of contours, now.
+            network: as it trains; neither its weights nor its mode are changed.
+            seed: of the noise.
+        """
+        measured = drift(self.images, self.refine(network, self.images, seed), self.boxes)
+        return (weight if measured is None else turned(weight, measured, self.target)), measured
+
+
+def turned(weight: float, measured: float, target: float) -> float:
+    """A weight that is raised where labels drift further than the target, and lowered elsewhere.
+
+    Args:
+        weight: now.
+        measured, target: px.
+    """
+    least, most = QUICKEST
+    factor = min(most, max(least, (measured / target) ** 0.5))
+    return min(RANGE[1], max(RANGE[0], weight * factor))

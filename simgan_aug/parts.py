@@ -1,0 +1,79 @@
+"""The parts that a config names, built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from simgan_aug import plugins
+from simgan_aug.config import Config, Part
+from simgan_aug.errors import ConfigError, PluginError
+from simgan_aug.losses import edge_direction, self_regularization
+from simgan_aug.training import Regularization
+
+CONTOURS = "contours"
+"""Name of the weight of contours among the scalars of a training's state."""
+
+
+def build_network(kind: str, part: Part, channels: int) -> nn.Module:
+    """A "refiner" or a "discriminator" for images of so many channels.
+
+    Raises:
+        PluginError: there is none of this name.
+        ConfigError: an unknown option, or a refused value.
+    """
+    if "channels" in part.options:
+        raise ConfigError(f"[{kind}]: channels comes from the data; set data.channels instead")
+    network: nn.Module = plugins.build(kind, part.name, channels=channels, **part.options)
+    return network
+
+
+def regularization(config: Config, scalars: Mapping[str, float] | None = None) -> Regularization:
+    """lambda times the self-regularization that a config describes.
+
+    Args:
+        scalars: of a training's state; the weight of contours is looked up there each time, under
+            `CONTOURS`. None: it is that of the config.
+    """
+    settings = config.regularization
+    psi = (
+        None
+        if settings.features == "identity"
+        else plugins.registry().find("feature transform", settings.features).make
+    )
+
+    def term(refined: Tensor, synthetic: Tensor, weights: Tensor | None) -> Tensor:
+        change = settings.weight * self_regularization(
+            refined, synthetic, psi, weights, settings.reduction
+        )
+        contours = settings.contours if scalars is None else scalars[CONTOURS]
+        if contours:
+            moved = self_regularization(
+                refined, synthetic, edge_direction, reduction=settings.reduction
+            )
+            change = change + contours * moved
+        return change
+
+    return term
+
+
+def check_parts(config: Config, source: str) -> None:
+    """Build the parts of a config once, so that a mistake is found before any data is read.
+
+    Raises:
+        ConfigError: an unknown name or option, or a refused value; names `source` and table.
+    """
+    channels = config.data.channels or 3
+    checks: dict[str, Callable[[], Any]] = {
+        "refiner": lambda: build_network("refiner", config.refiner, channels),
+        "discriminator": lambda: build_network("discriminator", config.discriminator, channels),
+        "loss": lambda: plugins.build("loss", config.loss.name, **config.loss.options),
+        "regularization": lambda: regularization(config),
+    }
+    for table, check in checks.items():
+        try:
+            check()
+        except (ConfigError, PluginError) as error:
+            raise ConfigError(f"{source}: [{table}]: {error}") from None

@@ -1,0 +1,214 @@
+"""What arms make of the synthetic images: forms, (V, N, H, W, 3), and how a probe is shown them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+
+from simgan_aug.displacement import REACH, locate, structure
+from simgan_aug.errors import DataError, ImageError
+from simgan_aug.imagefile import read_image
+from simgan_aug.inference import ImageRefiner
+from simgan_aug.study import canvas
+from simgan_aug.study.probe import Feed
+from simgan_aug.study.split import Split, canvases
+
+Array = np.ndarray[Any, Any]
+
+Making = Generator[None, None, Array]
+"""Yields a sign of life every `CHUNK` canvases; returns the forms."""
+
+CHUNK = 16
+DRIFT_SAMPLE = 300
+"""Canvases whose labels are located."""
+
+_HOSTS: dict[str, tuple[Callable[..., Any], str]] = {
+    "fda": (A.FDA, "fda_metadata"),
+    "hm": (A.HistogramMatching, "hm_metadata"),
+    "pda": (A.PixelDistributionAdaptation, "pda_metadata"),
+}
+
+
+def referred(kind: str, split: Split, photos: Split, count: int, seed: int) -> Making:
+    """Forms by one of albumentations' own transforms: "fda", "hm" or "pda".
+
+    Args:
+        kind: which.
+        split: synthetic canvases.
+        photos: real ones; each image and form is given one of them at random.
+        count: forms of each image.
+        seed: of all draws.
+    """
+    host, key = _HOSTS[kind]
+    references = [
+        np.ascontiguousarray(canvas.content(image, view.region))
+        for image, view in zip(photos.images, photos.views, strict=True)
+    ]
+    forms = np.repeat(split.images[None], count, 0)
+    for number in range(count):
+        pipeline = A.Compose([host(metadata_key=key, p=1)], seed=seed * 1000 + number)
+        picked = np.random.default_rng([seed, number]).integers(len(references), size=len(split))
+        for row, view in enumerate(split.views):
+            part = canvas.content(forms[number, row], view.region)
+            reference = references[int(picked[row])]
+            part[:] = pipeline(image=np.ascontiguousarray(part), **{key: [reference]})["image"]
+            if row % CHUNK == 0:
+                yield
+    return forms
+
+
+def coloured(split: Split, photos: Split) -> Making:
+    """One form, whose channels have mean and deviation of all real photos."""
+    (mean, spread), (wanted, wide) = (_levels(split), _levels(photos))
+    forms = split.images[None].copy()
+    for row, view in enumerate(split.views):
+        part = canvas.content(forms[0, row], view.region)
+        levels = (part - mean) / np.maximum(spread, 1e-6) * wide + wanted
+        part[:] = levels.clip(0, 255).round().astype(np.uint8)
+        if row % CHUNK == 0:
+            yield
+    return forms
+
+
+def from_folder(split: Split, folder: Path) -> Making:
+    """One form, from a folder with an image of the same name for each synthetic one.
+
+    Raises:
+        DataError: images are missing.
+    """
+    names = {view.name for view in split.views}
+    places = [folder, folder / "images"]
+    missing = {place: [name for name in names if not (place / name).is_file()] for place in places}
+    best = min(places, key=lambda place: len(missing[place]))
+    if missing[best]:
+        raise DataError(
+            f"{folder}: expected an image of the same name for each of {len(names)} synthetic "
+            f"ones, {len(missing[best])} are missing, the first is {min(missing[best])!r}"
+        )
+    made = canvases(split.views, split.size, lambda name: read_image(best / name).pixels)
+    return (yield from _gathered([made], split))
+
+
+def refined(split: Split, images: Path, refiner: ImageRefiner, count: int, seed: int) -> Making:
+    """Forms by a refiner, at the size of the files, each with seeds of its own.
+
+    Raises:
+        ImageError: it does not take an image.
+    """
+
+    def form(number: int) -> Iterator[Array]:
+        names = [name for name, _ in groupby(view.name for view in split.views)]
+        refined = _refined(names, images, refiner, seed, number)
+        return canvases(split.views, split.size, lambda name: _next(refined, name))
+
+    return (yield from _gathered([form(number) for number in range(count)], split))
+
+
+def kept_outside(forms: Array, split: Split) -> Array:
+    """The forms with everything outside of labels as it was."""
+    if split.maps is None:
+        raise ValueError("read this split with maps=True")
+    for form in forms:
+        np.copyto(form, split.images, where=(split.maps == 0)[..., None])
+    return forms
+
+
+def plain(forms: Array) -> Feed:
+    """Each epoch the next form of every image."""
+    return lambda rows, epoch: forms[epoch % len(forms), rows]
+
+
+def mixed(forms: Array, raw: Array, seed: int) -> Feed:
+    """Each image as it is or refined, drawn anew every epoch."""
+
+    def feed(rows: Array, epoch: int) -> Array:
+        refined = np.random.default_rng([seed, epoch, 1]).random(len(raw))[rows] < 0.5
+        shown = forms[epoch % len(forms), rows]
+        return np.where(refined[:, None, None, None], shown, raw[rows])
+
+    return feed
+
+
+def of_strength(forms: Array, raw: Array, seed: int) -> Feed:
+    """Each image between what it is and its refined form, drawn anew every epoch."""
+
+    def feed(rows: Array, epoch: int) -> Array:
+        strength = np.random.default_rng([seed, epoch, 2]).random(len(raw))[rows]
+        before = raw[rows].astype(np.float32)
+        change = forms[epoch % len(forms), rows] - before
+        blend: Array = (before + change * strength[:, None, None, None]).round().astype(np.uint8)
+        return blend
+
+    return feed
+
+
+def drift(split: Split, form: Array) -> float | None:
+    """The 95th percentile, over labels of some canvases, of the px that their pictures have moved.
+
+    A label whose picture is not to be found any more counts as moved by `REACH`. None: no label
+    can be located.
+    """
+    shifts = []
+    for row in np.arange(0, len(split), -(-len(split) // DRIFT_SAMPLE)):
+        before, after = structure(split.images[row]), structure(form[row])
+        for label in split.labels[row]:
+            place = None if label.box is None else locate(before, after, label.box)
+            if place is not None:
+                shifts.append(place.distance if place.is_found else float(REACH))
+    return float(np.percentile(shifts, 95)) if shifts else None
+
+
+def _refined(
+    names: Iterable[str], images: Path, refiner: ImageRefiner, seed: int, number: int
+) -> Iterator[tuple[str, Array]]:
+    """Names and refined images in order; images of one shape are refined together."""
+    left, row = iter(names), 0
+    while chunk := list(islice(left, CHUNK)):
+        pixels: Any = [read_image(images / name).pixels for name in chunk]
+        if len({(each.shape, each.dtype) for each in pixels}) == 1 and pixels[0].ndim == 3:
+            pixels = np.stack(pixels)
+        seeds = [(seed * 1009 + number) * 1_000_003 + row + place for place in range(len(chunk))]
+        try:
+            refined = refiner(pixels, seed=seeds)
+        except ImageError as error:
+            raise ImageError(
+                f"{images / chunk[0]} or one of the {CHUNK} after it: {error}"
+            ) from None
+        yield from zip(chunk, refined, strict=True)
+        row += len(chunk)
+
+
+def _next(refined: Iterator[tuple[str, Array]], name: str) -> Array:
+    made, pixels = next(refined)
+    assert made == name, "views come in the order of their names"
+    return pixels
+
+
+def _gathered(parts: Sequence[Iterator[Array]], split: Split) -> Making:
+    """The canvases of each part, in one array."""
+    forms = np.empty((len(parts), *split.images.shape), np.uint8)
+    for form, part in zip(forms, parts, strict=True):
+        for row, made in enumerate(part):
+            form[row] = made
+            if row % CHUNK == 0:
+                yield
+    return forms
+
+
+def _levels(split: Split) -> tuple[Array, Array]:
+    """Mean and deviation of each channel, bars left out."""
+    sums, squares, count = np.zeros(3), np.zeros(3), 0
+    for image, view in zip(split.images, split.views, strict=True):
+        levels = canvas.content(image, view.region).reshape(-1, 3).astype(float)
+        sums, squares, count = (
+            sums + levels.sum(0),
+            squares + (levels**2).sum(0),
+            count + len(levels),
+        )
+    mean = sums / count
+    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))

@@ -1,0 +1,210 @@
+"""What a study works on: everything read and checked before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from simgan_aug.devices import resolve_device
+from simgan_aug.errors import DataError
+from simgan_aug.files import chunks
+from simgan_aug.folders import check_apart, list_images
+from simgan_aug.realism import near_duplicates, thumbnail
+from simgan_aug.study import canvas
+from simgan_aug.study.arms import Arm, arms_of
+from simgan_aug.study.gains import halved
+from simgan_aug.study.probe import Budget
+from simgan_aug.study.refiners import PLACEHOLDERS, command_words, config_of
+from simgan_aug.study.settings import Settings
+from simgan_aug.study.split import (
+    LEAST,
+    Labelled,
+    Split,
+    open_labelled,
+    read_photos,
+    read_split,
+    sizes_of,
+)
+from simgan_aug.study.tasks import Task, task_of
+
+Array = np.ndarray[Any, Any]
+
+FIXED = ("task", "steps", "batch_size", "forms", "refiner_steps", "limit", "only_labels")
+"""Settings that every cell of a study shares."""
+
+
+class Material:
+    """The data of a study as its probes see them, and its arms.
+
+    Args:
+        settings: see `Settings`.
+
+    Raises:
+        SimganAugError: they cannot be used.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.notes: list[str] = []
+        self.arms = arms_of(settings.arms, settings.real_labels is not None)
+        self.configs = self._configs()
+        kind = task_of(settings.task)
+        source = open_labelled(settings.synthetic, settings.images, settings.limit)
+        self.images = source.folder
+        for folder in (self.images, settings.real_train):
+            check_apart(folder, settings.out)
+        self.categories = tuple(source.names())
+        self.size = settings.size or canvas.fitting(sizes_of(source, kind), kind.area)
+        keypoints = max(
+            (len(each.keypoints) // 3 for labels in source.by_image.values() for each in labels
+             if isinstance(each.keypoints, list)), default=0,
+        )  # fmt: skip
+        self.task: Task = kind(self.categories, keypoints, self.size)
+        self.metric = kind.metric
+        maps = kind.maps or settings.only_labels
+        self.synthetic = read_split(source, kind, self.size, self.categories, maps)
+        self.photos = read_photos(settings.real_train, self.size, settings.limit)
+        self.test = self._labelled(settings.real_test, settings.real_test_images)
+        self.oracle = self._labelled(settings.real_labels, settings.real_train)
+        size = settings.batch_size or kind.batch_size
+        self.budget = Budget(settings.steps, size, resolve_device(settings.device))
+        self._note_leaks()
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether there are real test photos."""
+        return self.test is not None
+
+    @cached_property
+    def groups(self) -> Array:
+        """Of the test images, (n,): equal for those that are near-duplicates or of one photo.
+
+        Raises:
+            DataError: too few groups for two halves.
+        """
+        assert self.test is not None
+        found = near_duplicates(np.stack([thumbnail(image) for image in self.test.images]))
+        names = {view.name: row for row, view in enumerate(self.test.views)}
+        found = found[[names[view.name] for view in self.test.views]]  # crops of one photo
+        if len(np.unique(found)) < LEAST:
+            raise DataError(
+                f"{self.settings.real_test}: {len(found)} test images are of "
+                f"{len(np.unique(found))} groups of near-duplicates; expected {LEAST} or more"
+            )
+        return found
+
+    @cached_property
+    def halves(self) -> Array:
+        """Of the test images, (n,) bool."""
+        return halved(self.groups)
+
+    def facts(self) -> dict[str, dict[str, Any]]:
+        """What must be the same whenever the study goes on."""
+        settings = {name: getattr(self.settings, name) for name in FIXED}
+        splits = {
+            "synthetic": self.synthetic,
+            "real photos": self.photos,
+            "real test": self.test,
+            "real labels": self.oracle,
+        }
+        return {
+            "settings": {**settings, "size": list(self.size), "categories": list(self.categories)},
+            "inputs": {k: None if v is None else v.fingerprint for k, v in splits.items()},
+        }
+
+    def arm_facts(self) -> dict[str, Any]:
+        """What each arm is; that of a name must not change."""
+        return {arm.name: self._arm(arm) for arm in self.arms}
+
+    def summary(self) -> list[str]:
+        """Numbers of the study in words."""
+        parts = [f"{len(self.synthetic):,} synthetic", f"{len(self.photos):,} unlabelled real"]
+        if self.test is not None:
+            groups = len(np.unique(self.groups))
+            parts.append(f"{len(self.test):,} real test ({groups:,} groups)")
+        if self.oracle is not None:
+            parts.append(f"{len(self.oracle):,} labelled real, for the oracle alone,")
+        wide, high = self.size
+        return [
+            f"{', '.join(parts)} images at {wide}x{high}; task {self.settings.task}, categories "
+            f"{', '.join(self.categories[:12])}; probes of {self.budget.steps} steps of "
+            f"{self.budget.batch_size} images; {self.settings.forms} forms of an image"
+        ]
+
+    def _labelled(self, path: Path | None, folder: Path | None) -> Split | None:
+        if path is None:
+            return None
+        source = open_labelled(path, folder, self.settings.limit)
+        self._note_categories(source)
+        kind = task_of(self.settings.task)
+        return read_split(source, kind, self.size, self.categories, kind.maps)
+
+    def _note_categories(self, source: Labelled) -> None:
+        known, others = set(self.categories), set(source.names()) - set(self.categories)
+        if not known & set(source.names()):
+            raise DataError(
+                f"{source.path}: no label of a category that the synthetic images have "
+                f"({_some(known)}); it has: {_some(others)}; categories are matched by name"
+            )
+        if others:
+            self.notes.append(
+                f"{source.path.name}: labels of {_some(others)} do not count, the synthetic "
+                "images have none"
+            )
+
+    def _note_leaks(self) -> None:
+        """Test photos that refiners, or the oracle, have seen."""
+        if self.test is None:
+            return
+        seen = {image.tobytes() for image in self.photos.images}
+        shared = sum(image.tobytes() in seen for image in self.test.images)
+        if shared:
+            self.notes.append(
+                f"{shared} of {len(self.test)} test photos lie in --real-train too: what learns "
+                "from these photos has seen them"
+            )
+
+    def _configs(self) -> dict[str, Any]:
+        """What each arm trains, of those that do."""
+        settings = self.settings
+        found = {a.name: config_of(a, settings.config, settings.refiner_steps) for a in self.arms}
+        for arm in self.arms:
+            if arm.kind == "command":
+                command_words(arm.source, dict.fromkeys(PLACEHOLDERS, ""))
+        return {name: config for name, config in found.items() if config is not None}
+
+    def _arm(self, arm: Arm) -> dict[str, Any]:
+        if arm.name in self.configs:
+            return {"kind": arm.kind, "config": self.configs[arm.name].to_builtins()}
+        if arm.kind == "refiner":
+            return {"kind": arm.kind, "sha256": _digest([Path(arm.source)])}
+        if arm.kind == "folder":
+            folder = Path(arm.source)
+            files = (folder / name for name in list_images(folder))
+            return {"kind": arm.kind, "sha256": _digest(files)}
+        return {"kind": arm.kind, "source": arm.source}
+
+
+def versions() -> dict[str, str]:
+    """Of what computes."""
+    names = ("simgan-aug", "torch", "numpy", "albumentations")
+    return {name: metadata.version(name) for name in names}
+
+
+def _some(names: set[str]) -> str:
+    return ", ".join(sorted(names)[:8]) or "none"
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode("utf-8", "surrogateescape"))
+        for part in chunks(path):
+            digest.update(part)
+    return digest.hexdigest()
