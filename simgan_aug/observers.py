@@ -54,11 +54,13 @@ def simgan_training_step(out: Path, step: Any, preview: Callable[[], Any]) -> No
             "time": round(time.time(), 3),
             "seconds": seconds,  # a step, since the last line
             "rates": step.rates,
+            "state": {name: round(value, 6) for name, value in step.state.scalars.items()},
             **step.losses,
         }
         _append(out / METRICS, line)
         scalars = {f"loss/{name}": value for name, value in step.losses.items()}
         scalars |= {f"rate/{name}": rate for name, rate in step.rates.items()}
+        scalars |= {f"state/{name}": value for name, value in step.state.scalars.items()}
         for name, value in (scalars | {"seconds": seconds}).items():
             _add_scalar(out, name, value, step.number)
     if step.number % SAMPLE_EVERY == 0:

@@ -1,0 +1,144 @@
+"""Further pairs of "synthetic" and real images, to see whether what helps hands helps elsewhere.
+
+    pip install scikit-image scikit-learn matplotlib
+    python examples/study/pairs.py --out PAIRS
+    simgan-aug study --synthetic PAIRS/digits/synthetic.json --real-train PAIRS/digits/real_train \
+        --real-test PAIRS/digits/real_test.json --task classify --out STUDY
+
+All real images come inside these packages; nothing is downloaded. Each pair is a folder with
+synthetic/, real_train/ (no labels), real_test/ and COCO files.
+
+digits    grey, 48x48, 10 classes: glyphs of matplotlib's fonts, white on black; 1,797 handwritten,
+          scanned digits of scikit-learn (8x8, enlarged), half of them to train on.
+textures  grey, 64x64, 3 classes: brick, grass, gravel of scikit-image. "Synthetic": a smoothed and
+          posterised part of each photo, in another tone; real: other parts of it.
+faces     grey, 50x50, faces and no faces of scikit-image's LFW subset: 50 of each kind posterised
+          and brightened, to train on; 50 real ones without labels; 100 to test on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
+
+Array = np.ndarray[Any, Any]
+Sample = tuple[Array, int, list[float]]
+"""Pixels (H, W) uint8, class, box of the object."""
+
+
+def digits(rng: np.random.Generator) -> dict[str, list[Sample]]:
+    """Glyphs of fonts, and handwritten digits."""
+    import matplotlib
+    from sklearn.datasets import load_digits
+
+    fonts = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf"))
+    fonts = [font for font in fonts if "Display" not in font.name]
+    rendered = [_glyph(str(rng.choice(fonts)), number % 10, rng) for number in range(2000)]
+    real = []
+    written = load_digits()
+    for pixels, digit in zip(written.images, written.target, strict=True):
+        small = Image.fromarray((pixels / 16 * 255).astype(np.uint8))
+        image = np.array(small.resize((48, 48), Image.Resampling.BICUBIC))
+        real.append((image, int(digit), _box(image > 60)))
+    order = rng.permutation(len(real))
+    return {
+        "synthetic": rendered,
+        "real_train": [real[index] for index in order[:900]],
+        "real_test": [real[index] for index in order[900:]],
+    }
+
+
+def _glyph(font: str, digit: int, rng: np.random.Generator) -> Sample:
+    image = Image.new("L", (48, 48))
+    face = ImageFont.truetype(font, int(rng.integers(34, 46)))
+    ImageDraw.Draw(image).text((24, 24), str(digit), fill=255, font=face, anchor="mm")
+    pixels = np.array(image.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC))
+    return pixels, digit, _box(pixels > 60)
+
+
+def textures(rng: np.random.Generator) -> dict[str, list[Sample]]:
+    """Quarters of a photo a class: one rendered, one real to train on, two to test on."""
+    from skimage import data
+
+    sides: dict[str, list[Sample]] = {"synthetic": [], "real_train": [], "real_test": []}
+    for label, photo in enumerate((data.brick(), data.grass(), data.gravel())):
+        quarters = {"synthetic": photo[:256, :256], "real_train": photo[256:, :256]}
+        for side, part in (quarters | {"real_test": photo[:, 256:]}).items():
+            for _ in range({"synthetic": 600, "real_train": 300, "real_test": 200}[side]):
+                top, left = (int(rng.integers(length - 63)) for length in part.shape)
+                crop = part[top : top + 64, left : left + 64]
+                crop = _rendered(crop, 0.6, 90) if side == "synthetic" else crop
+                sides[side].append((crop, label, [0.0, 0.0, 64.0, 64.0]))
+    return sides
+
+
+def faces(rng: np.random.Generator) -> dict[str, list[Sample]]:
+    """Faces and what is none: 100 rendered, 50 real without labels, 50 to test on."""
+    from skimage import data
+
+    images = (data.lfw_subset() * 255).astype(np.uint8)  # 100 faces, then 100 others
+    sides: dict[str, list[Sample]] = {"synthetic": [], "real_train": [], "real_test": []}
+    for number in (*rng.permutation(100), *rng.permutation(100) + 100):
+        place = sum(len(part) for part in sides.values()) % 100
+        side = "synthetic" if place < 25 else "real_train" if place < 50 else "real_test"
+        image = np.array(Image.fromarray(images[number]).resize((50, 50), Image.Resampling.BICUBIC))
+        image = _rendered(image, 0.5, 110) if side == "synthetic" else image
+        sides[side].append((image, int(number >= 100), [0.0, 0.0, 50.0, 50.0]))
+    return sides
+
+
+def _rendered(photo: Array, contrast: float, lift: float) -> Array:
+    """Smooth, in six levels, and in another tone: what a simple renderer might make of it."""
+    smooth = np.array(Image.fromarray(photo).filter(ImageFilter.MedianFilter(5)), float)
+    levels = np.round(smooth / 51) * 51
+    return (levels * contrast + lift).clip(0, 255).astype(np.uint8)
+
+
+def _box(mask: Array) -> list[float]:
+    rows, columns = np.nonzero(mask.any(1))[0], np.nonzero(mask.any(0))[0]
+    sides = columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1
+    return [float(side) for side in sides]
+
+
+def write(samples: list[Sample], out: Path, name: str) -> None:
+    """One side as PNG files and a COCO file."""
+    (out / name).mkdir(parents=True, exist_ok=True)
+    listed: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
+    for number, (pixels, label, box) in enumerate(samples, start=1):
+        file = f"{number:05d}.png"
+        Image.fromarray(pixels).save(out / name / file)
+        height, width = pixels.shape[:2]
+        size = {"width": width, "height": height}
+        listed["images"].append({"id": number, "file_name": file, **size})
+        area = {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        label = {"id": number, "image_id": number, "category_id": label + 1, **area}
+        listed["annotations"].append(label)
+    count = max(annotation["category_id"] for annotation in listed["annotations"])
+    listed["categories"] = [{"id": n + 1, "name": f"class {n}"} for n in range(count)]
+    (out / f"{name}.json").write_text(json.dumps(listed))
+
+
+PAIRS = {"digits": digits, "textures": textures, "faces": faces}
+
+
+def main() -> Iterator[str]:
+    """Write the pairs that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=list(PAIRS))
+    args = parser.parse_args()
+    for name in args.pairs:
+        for side, samples in PAIRS[name](np.random.default_rng(0)).items():
+            write(samples, args.out / name, side)
+            yield f"{name}: {len(samples)} {side}"
+
+
+if __name__ == "__main__":
+    for line in main():
+        print(line)
