@@ -51,7 +51,7 @@ class Regularization:
     contours: float = 0.1
     """Weight of a further term, the change of psi `edge_direction`: it holds contours where they
     are and leaves tone free; not weighed by label."""
-    drift: float = 0.4
+    drift: float = 0.3
     """Px that 1 of 20 labels may move: what `contours` is turned towards during training, beginning
     with the weight above; 0: the weight stays."""
     reduction: str = "mean"
@@ -117,8 +117,12 @@ class Data:
     match_size: bool = True
     """Shrink real photos whose shorter side exceeds the synthetic images' median to it."""
     memory_mb: int = 2048
-    """Decoded images held in memory, each side, with their weights by label; what of a larger set is
-    not held is decoded when it is drawn."""
+    """Decoded images held in memory, each side, with their weights by label; what of a larger set
+    is not held is decoded when it is drawn."""
+    reuse: int = 1
+    """Crops drawn of each image of a set of more than `simgan_aug.data.crops.POOL`, on average,
+    before others take its place; 1: any image at any time. More decode less of a set that does not
+    fit into memory."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -132,6 +136,7 @@ class Data:
             f"scale must be two ascending factors, got {self.scale}",
         )
         _require(self.memory_mb >= 1, f"memory_mb must be 1 or more, got {self.memory_mb}")
+        _require(1 <= self.reuse <= 64, f"reuse must lie in [1, 64], got {self.reuse}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,8 @@ def list_images(folder: Path) -> list[str]:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; expected one with images")
     names = sorted(
-        str((parent / name).relative_to(folder))
-        for parent, files in _walk(folder)
+        prefix + name
+        for prefix, files in _walk(folder)
         for name in files
         if name.lower().endswith(SUFFIXES)
     )
@@ -55,12 +55,16 @@ def check_writable(out: Path) -> None:
         raise ConfigError(f"{present} cannot be written to; choose another --out")
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """As `os.walk`, links followed, each folder once however many links lead to it."""
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """As `os.walk`, links followed, each folder once however many links lead to it.
+
+    Folders come relative to the first, each with a slash behind it, the first as "".
+    """
     seen = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         seen.add(os.path.realpath(parent))
         folders[:] = sorted(
             name for name in folders if os.path.realpath(os.path.join(parent, name)) not in seen
         )
-        yield Path(parent), files
+        below = Path(parent).relative_to(folder)
+        yield f"{below}{os.sep}" if below.parts else "", files

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,9 +50,10 @@ class Ranks:
         flat = torch.cat([tensor.detach().flatten().float() for tensor in tensors])
         with _together():
             distributed.all_reduce(flat)
-        parts = flat.split([tensor.numel() for tensor in tensors])
-        for tensor, part in zip(tensors, parts, strict=True):
-            tensor.detach().copy_(part.view_as(tensor))
+        begin = 0
+        for tensor in tensors:
+            tensor.detach().copy_(flat[begin : begin + tensor.numel()].view_as(tensor))
+            begin += tensor.numel()
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of all ranks, by rank; they have one shape.
@@ -72,6 +74,8 @@ class Ranks:
         Raises:
             TrainingError: a rank is lost.
         """
+        if self.world == 1:
+            return wish
         asked = torch.tensor([float(wish)], device=self.device)
         self.add([asked])
         return bool(asked.item())
@@ -107,6 +111,7 @@ def join(device: str) -> Ranks:
     if device not in ("auto", "cpu", "cuda"):
         raise ConfigError(f"of {world} ranks each takes a device of its own: leave out {device!r}")
     try:
+        # Of Lightning nothing but Fabric: `lightning.fabric` would import all of it.
         from lightning_fabric import Fabric
         from lightning_fabric.strategies import DDPStrategy
     except ImportError as error:
@@ -122,6 +127,7 @@ def join(device: str) -> Ranks:
             f"{here} ranks on this machine, but {torch.cuda.device_count()} GPUs: start as many "
             "ranks as it has GPUs, or take --device cpu"
         )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it greets for each rank
     strategy = DDPStrategy(timeout=PATIENCE)
     fabric = Fabric(accelerator=device, strategy=strategy, devices=here, num_nodes=world // here)
     fabric.launch()

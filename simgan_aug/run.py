@@ -1,52 +1,48 @@
 """The training job: a folder, from which it can be resumed, around `simgan_aug.training.train`.
 
-RUN/refiner.safetensors   the averaged refiner, all that inference needs
-RUN/state.safetensors     what --resume goes on from
-RUN/run.json              config, inputs and their fingerprints
-RUN/metrics.jsonl         one line of losses every `LOG_EVERY` steps
-RUN/alarms.jsonl          one line for each thing found wrong, every `SAVE_EVERY` steps, and for
-                          each time that the training was taken back
-RUN/samples/*.png         synthetic over refined over real
+What the folder holds: `simgan_aug.runfolder`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image as PilImage
-from torch import Tensor, nn
 
 from simgan_aug import checkpoint, data, plugins
-from simgan_aug.alarms import Alarm, Watch
-from simgan_aug.alarms.watch import at_rest
-from simgan_aug.config import Config, parse
-from simgan_aug.data.handful import take_handful, take_labelled
+from simgan_aug.alarms import Alarm
+from simgan_aug.config import Config
 from simgan_aug.data.inputs import Inputs
 from simgan_aug.devices import resolve_device
-from simgan_aug.errors import CheckpointError, ConfigError, DataError, DivergenceError
-from simgan_aug.files import write_atomically
-from simgan_aug.folders import check_apart, check_writable
+from simgan_aug.errors import ConfigError, DataError, DivergenceError
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.leash import EVERY, Leash
 from simgan_aug.networks.contract import takes_reference
+from simgan_aug.oversight import Oversight
 from simgan_aug.parts import CONTOURS, build_network, check_parts, regularization
 from simgan_aug.preview import preview
 from simgan_aug.ranks import Ranks
 from simgan_aug.rollback import LastGood, Rollback
+from simgan_aug.runfolder import (
+    INFO,
+    REFINER,
+    STATE,
+    check_folder,
+    cut_alike,
+    provenance,
+    read_info,
+    read_saved,
+    restore,
+    write_info,
+)
 from simgan_aug.state import TrainingState
 from simgan_aug.training import Step, train
 
 __all__ = ["INFO", "REFINER", "STATE", "Inputs", "Run", "check_parts", "read_info"]
 
-REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
-HELD = 64
-"""Images by whose labels it is told how far labels drift."""
 SAVE_EVERY = 200
 """Steps between two saves, of which the last is where a training that diverges goes back to; and
 between two looks for alarms."""
@@ -82,22 +78,9 @@ class Run:
     ) -> None:
         self.inputs, self.out, self.licence, self.ranks = inputs, out, licence, ranks or Ranks()
         self.device = self.ranks.device or resolve_device(device)
-        if resume != (out / INFO).exists():
-            way_out = (
-                "start without --resume"
-                if resume
-                else "go on with --resume, or choose another --out"
-            )
-            raise ConfigError(f"{out} holds {'no' if resume else 'a'} training run: {way_out}")
-        for origin in (*inputs.synthetic_origins, *inputs.real_origins):
-            for folder in origin.folders():
-                check_apart(folder, out)
-        check_writable(out)
-        saved: dict[str, Any] = {}
-        if resume and (out / STATE).exists():  # else it was killed before its first save
-            saved["tensors"], saved["header"] = checkpoint.load_state(out / STATE)
-            config = self._cut_alike(config, saved["header"])
-        self.config = config
+        check_folder(out, inputs, resume)
+        saved = read_saved(out) if resume else None
+        self.config = cut_alike(config, saved, out, self.ranks.world) if saved else config
         self.loss = plugins.build("loss", config.loss.name, **config.loss.options)
         seed = config.training.seed
         self.synthetic = data.read_synthetic(
@@ -114,13 +97,13 @@ class Run:
         self.state.scalars[CONTOURS] = config.regularization.contours
         self.regularization = regularization(config, self.state.scalars)
         if saved:
-            self._restore(saved["tensors"])
+            restore(self.state, saved, out, self.fingerprints)
         self.alarms: list[Alarm] = []
         """What was found wrong when it was last looked for."""
         self.rollbacks: list[Rollback] = []
         """How often, in this process, it was taken back since it diverged."""
-        self._watch = self._watched()
-        self._leash = self._leashed() if config.regularization.drift else None
+        sides = self.synthetic, self.real
+        self._oversight = Oversight(self.config, *sides, self.bank, self.state)
         if self.state.step > self.total:
             raise ConfigError(
                 f"{out} has done {self.state.step} steps, more than the {self.total} now asked for"
@@ -133,6 +116,11 @@ class Run:
         """Steps of the whole run, warm-ups included."""
         training = self.config.training
         return training.refiner_warmup + training.discriminator_warmup + training.steps
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Of the data of either side."""
+        return {"synthetic": self.synthetic.fingerprint, "real": self.real.fingerprint}
 
     def steps(self, stop: Callable[[], bool] | None = None) -> Iterator[Step]:
         """Train; saves every `SAVE_EVERY` steps, at the end, and when the caller stops iterating.
@@ -150,7 +138,7 @@ class Run:
             OutputError: the folder cannot be written.
         """
         if self.ranks.leads:
-            write_atomically(self.out / INFO, (json.dumps(self._info(), indent=2) + "\n").encode())
+            write_info(self.out, self.config, self.inputs, self.fingerprints, self.licence)
         first = self.state.step + 1
         self._notify("simgan_training_started", config=self.config, first_step=first)
         reason = ""
@@ -210,22 +198,8 @@ class Run:
 
     def provenance(self) -> dict[str, Any]:
         """Where the refiner comes from, for its header."""
-        return {
-            "steps": self.state.step,
-            "seed": self.config.training.seed,
-            "rollbacks": int(self.state.scalars["rollbacks"]),
-            "synthetic": {
-                "sha256": self.synthetic.fingerprint,
-                "images": len(self.synthetic.images),
-            },
-            "real": {
-                "sha256": self.real.fingerprint,
-                "images": len(self.real.images),
-            },
-            "versions": {name: _version(name) for name in ("simgan-aug", "torch", "numpy")}
-            | {"python": platform.python_version()},
-            "licence": self.licence,
-        }
+        sides = {"synthetic": self.synthetic, "real": self.real}
+        return provenance(self.state, self.config.training.seed, sides, self.licence)
 
     def _steady(self) -> Iterator[Step]:
         """The steps of `train`, taken again from the last good state where they diverge."""
@@ -264,7 +238,7 @@ class Run:
             training,
             self.state,
         ):
-            self._hold_labels(step)
+            self._oversight.hold_labels(step)
             yield step
             self._fetch(*sides)
 
@@ -284,42 +258,12 @@ class Run:
                 f"{error}; saved after step {self.state.step}: mend the file, then --resume"
             ) from None
 
-    def _watched(self) -> Watch:
-        """A watch over this run; its handful is the same when the run is resumed."""
-        paired = takes_reference(self.state.discriminator)
-        handful = take_handful(self.synthetic, self.real, self.config, self.bank, paired)
-        return Watch(handful, self._textured)
-
-    def _leashed(self) -> Leash:
-        """What holds labels; it sees the same images when the run is resumed."""
-        images, boxes = take_labelled(self.synthetic, self.config, self.bank, HELD, 2)
-        target = self.config.regularization.drift
-        return Leash(images=images, boxes=boxes, refine=self._textured, target=target)
-
-    def _textured(self, network: nn.Module, images: list[Any], seed: int = 0) -> list[Any]:
-        """Images that have their tone, if it comes first, through a network; at rest."""
-        refiner = ImageRefiner(
-            network, self.synthetic.channels, self.bank, "never", device=self.device
-        )
-        refined: list[Any] = refiner(images, seed=seed)
-        return refined
-
-    def _hold_labels(self, step: Step) -> None:
-        """Turn the weight that holds contours; all ranks alike."""
-        if self._leash is None or step.phase != "adversarial" or step.number % EVERY:
-            return
-        with at_rest(self.state.refiner):
-            seed = step.number * HELD
-            weight, _ = self._leash.turn(self.state.scalars[CONTOURS], self.state.refiner, seed)
-        own = torch.tensor([weight], dtype=torch.float64, device=self.device)
-        self.state.scalars[CONTOURS] = torch.stack(self.ranks.gather(own)).mean().item()
-
     def _look(self, step: Step) -> None:
         """Look for what is wrong, once the two networks play against each other."""
         if step.phase != "adversarial" or not self.ranks.leads:
             return
         steps = step.number - (self.total - self.config.training.steps)
-        self.alarms = self._watch.look(self.state, steps)
+        self.alarms = self._oversight.look(steps)
         for alarm in self.alarms:
             self._notify("simgan_training_alarm", step=step, alarm=alarm)
 
@@ -338,67 +282,3 @@ class Run:
             if takes_reference(player) and self.bank is None:
                 raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
         return TrainingState(refiner, discriminator, self.config.training, self.ranks)
-
-    def _cut_alike(self, config: Config, header: dict[str, Any]) -> Config:
-        """The config that cuts batches into as many shares as the state has histories."""
-        shares, world = int(header["shares"]), self.ranks.world
-        if shares % world:
-            raise ConfigError(
-                f"{self.out} was trained with batches in {shares} share(s), each with its history: "
-                f"go on with a number of ranks that divides {shares}, not {world}"
-            )
-        training = dataclasses.replace(config.training, accumulate=shares // world)
-        return dataclasses.replace(config, training=training)
-
-    def _restore(self, tensors: dict[str, Tensor]) -> None:
-        info = read_info(self.out)
-        for side, source in (("synthetic", self.synthetic), ("real", self.real)):
-            if info["fingerprints"][side] != source.fingerprint:
-                raise DataError(
-                    f"the {side} data has changed since {self.out} was started; "
-                    "begin a new run in another --out"
-                )
-        try:
-            self.state.load(tensors)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.out / STATE}: belongs to another config: {error}"
-            ) from None
-
-    def _info(self) -> dict[str, Any]:
-        return {
-            "config": self.config.to_builtins(),
-            "inputs": self.inputs.to_builtins(),
-            "fingerprints": {
-                "synthetic": self.synthetic.fingerprint,
-                "real": self.real.fingerprint,
-            },
-            "licence": self.licence,
-        }
-
-
-def read_info(out: Path) -> dict[str, Any]:
-    """What `run.json` of a run says.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-    """
-    try:
-        info: dict[str, Any] = json.loads((out / INFO).read_text(encoding="utf-8"))
-        parse(info["config"], source=str(out / INFO))
-        Inputs.from_builtins(info["inputs"])
-        if set(info["fingerprints"]) != {"synthetic", "real"}:
-            raise KeyError("fingerprints")
-    except OSError:
-        raise CheckpointError(
-            f"{out}: no training run in it (no {INFO}); start one without --resume"
-        ) from None
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{out / INFO}: damaged: {type(error).__name__}: {error}") from None
-    return info
-
-
-def _version(distribution: str) -> str:
-    from importlib import metadata
-
-    return metadata.version(distribution)

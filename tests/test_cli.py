@@ -136,7 +136,7 @@ def test_ctrl_c_while_refining_says_that_the_same_command_goes_on(data, refiner_
 
 MISTAKES = {
     "no such annotation file": ["--synthetic", "nope.json"],
-    "cannot read the annotation file": ["--synthetic", "real"],
+    "no such folder; expected": ["--synthetic", "nothing"],
     "not a JSON file": ["--synthetic", "fast.toml"],
     "no such folder": ["--real", "nowhere"],
     "no image files": ["--real", "empty"],

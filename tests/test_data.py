@@ -204,7 +204,9 @@ def test_a_link_to_nowhere_is_named(synthetic, folder):
 def test_grey_among_colour_is_refused_with_the_way_out(synthetic):
     images = {"a.png": COLOUR, "b.png": GREY, "c.png": COLOUR}
 
-    with pytest.raises(DataError, match=r"1 of 3 images are grey \(such as .*/b\.png\).*channels to"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 images are grey \(such as .*/b\.png\).*channels to"
+    ):
         synthetic(images)
 
 

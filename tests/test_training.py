@@ -452,7 +452,10 @@ def test_a_gradient_that_is_not_finite_ends_training_though_the_loss_is():
         (Relativistic(), weighed),
         (LeastSquares(r1=1, r2=1), weighed),
         (CrossEntropy(), weighed),
-        (CrossEntropy("paper_sum"), lambda *of: self_regularization(*of[:2], reduction="paper_sum")),
+        (
+            CrossEntropy("paper_sum"),
+            lambda *of: self_regularization(*of[:2], reduction="paper_sum"),
+        ),
     ],
     ids=["relativistic", "least squares", "cross entropy", "sums"],
 )
@@ -490,7 +493,7 @@ def test_every_share_has_a_history_of_its_own_and_its_own_rows():
         made_in, row = refined.flatten() // 100, refined.flatten() % 100
         assert set((row // 4).tolist()) == {share}
         assert made_in.tolist().count(update) == (4 if update == 1 else 2)
-        assert (loss.real[call][1].flatten() == -rows.flatten()[4 * share :][:4] - 100 * update).all()
+        assert torch.equal(loss.real[call][1], -rows[4 * share :][:4] - 100 * update)
     assert [history.images.shape for history in last.state.histories] == [(4, 1, 1, 1)] * 2
     drawn = [
         [refined.flatten()[2:].tolist() for _, refined in loss.refined[share::2]]
@@ -499,20 +502,31 @@ def test_every_share_has_a_history_of_its_own_and_its_own_rows():
     assert drawn[0] != [[value - 4 for value in values] for values in drawn[1]]
 
 
-def test_a_share_gets_its_rows_of_the_noise_of_the_whole_batch():
-    seen = {1: [], 2: []}
+class Deaf(Ranks):
+    """Ranks that add nothing up, so that one can be looked at alone."""
+
+    def add(self, tensors):
+        pass
+
+
+def test_a_rank_gets_its_rows_of_the_batch_and_of_the_noise_for_all_of_it():
+    seen = {}
 
     class Noisy(Shift):
         noise_channels = 1
 
         def forward(self, images, noise):
-            seen[accumulate].append(noise.clone())
-            return super().forward(images) + noise
+            seen.setdefault(ranks, []).append(torch.cat([images, noise], dim=1))
+            return super().forward(images) + 0 * noise.mean()
 
-    for accumulate in (1, 2):
-        run(adjust(steps=3, accumulate=accumulate), refiner=Noisy())
+    alone, first, second = Ranks(), Deaf(number=0, world=2), Deaf(number=1, world=2)
+    for ranks in (alone, first, second):
+        players = Noisy(), Scale()
+        state = TrainingState(*players, QUIET, ranks)
+        list(train(*players, Relativistic(), weighed, batches(), real_batches(), QUIET, state))
 
-    assert torch.equal(torch.cat(seen[1]), torch.cat(seen[2]))
+    for whole, *parts in zip(seen[alone], seen[first], seen[second], strict=True):
+        assert torch.equal(whole, torch.cat(parts))
 
 
 def test_a_layer_that_changes_when_it_is_called_does_so_once_an_update_whatever_the_shares():
@@ -549,7 +563,7 @@ def test_a_network_that_would_see_the_shares_is_refused(layer):
     TrainingState(network, Scale(), QUIET)  # one share is the batch
 
     for players in ((network, Scale()), (Scale(), network)):
-        with pytest.raises(ConfigError, match="BatchNorm.*those of 2 images and not of the batch"):
+        with pytest.raises(ConfigError, match=r"BatchNorm.*those of 2 images"):
             TrainingState(*players, adjust(accumulate=2))
 
 

@@ -37,6 +37,14 @@ from simgan_aug.cli.options import FILE, FOLDER, console
 @click.option("--refiner-steps", type=int, help="Of each training. [as its config says]")
 @click.option("--config", type=FILE, help="TOML that the arm `default` trains. [our default]")
 @click.option("--limit", type=int, default=3000, show_default=True, help="Images of a side.")
+@click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of them.")
+@click.option(
+    "--groups",
+    type=click.Choice(["similar", "folder", "none"]),
+    default="similar",
+    show_default=True,
+    help="Test photos that count as one: near-duplicates, those of a folder, or none.",
+)
 @click.option("--only-labels", is_flag=True, help="Undo what arms do outside of labels.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the study.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")

@@ -141,7 +141,7 @@ def _sources(run: Any) -> Iterator[str]:
         if not source.is_held:
             yield (
                 f"note: the {name} images do not fit into data.memory_mb "
-                f"({run.config.data.memory_mb:,}): decoded as they are drawn"
+                f"({run.config.data.memory_mb:,}): decoded as they are drawn; data.reuse saves some"
             )
         smaller = source.is_smaller(run.config.data.crop)
         if smaller.any():

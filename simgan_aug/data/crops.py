@@ -31,8 +31,14 @@ AHEAD = 4
 
 AHEAD_BYTES = 2**28
 
+POOL = 512
+"""Images that crops are drawn from at a time where `data.reuse` asks for that."""
+
 TONES = 2**14
 """Histograms of whole images that are kept, 3 KiB each in colour."""
+
+
+_NO_ROW = 2**31
 
 
 @dataclass(frozen=True)
@@ -76,7 +82,7 @@ class Crops:
 
     Args:
         source: where they come from.
-        config: crop size, scale, flip.
+        config: crop size, scale, flip, reuse.
         batch_size: images a batch.
         seed: of all draws.
         bank: (K, C, Q) tones; each crop gets one of them as its reference.
@@ -113,7 +119,12 @@ class Crops:
 
     def _hit(self, number: int, row: int) -> tuple[np.random.Generator, int]:
         rng = np.random.default_rng([self.seed, number, row])
-        return rng, self.source.draw(rng)
+        if self.config.reuse == 1 or len(self.source.images) <= POOL:
+            return rng, self.source.draw(rng)
+        # An endless row of images drawn at random; the batch looks at POOL of them.
+        oldest = number * self.batch_size // self.config.reuse
+        place = oldest + int(rng.integers(POOL))
+        return rng, self.source.draw(np.random.default_rng([self.seed, place, _NO_ROW]))
 
     def _row(self, hit: tuple[np.random.Generator, int]) -> _Row:
         image, weights = self.source.images[hit[1]], self.source.weights

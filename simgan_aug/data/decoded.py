@@ -15,8 +15,9 @@ Array = np.ndarray[Any, Any]
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 
-THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-"""Threads of a side that decode; Pillow lets others run meanwhile."""
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = min(8, max(4, _CORES))
+"""Threads of a side that read and decode; several on one core too, for they wait for storage."""
 
 
 class Kept:
@@ -98,4 +99,6 @@ def ahead(make: Callable[[_A], _B], items: Iterable[_A], count: int) -> Iterator
                 return
             yield waiting.popleft().result()
     finally:
-        pool.shutdown(cancel_futures=True)
+        for future in waiting:
+            future.cancel()
+        pool.shutdown()

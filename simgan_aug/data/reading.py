@@ -53,7 +53,7 @@ class Reader:
         self.listings, self.config = listings, config
         self.starts = [0, *accumulate(len(listing.names) for listing in listings)]
         self._upright, self._shorter = upright, shorter
-        self._labels, self._label_weights = labels, label_weights or {}
+        self.labels, self._label_weights = labels, label_weights or {}
         self._kind: tuple[int, np.dtype[Any]] | None = None
 
     def __len__(self) -> int:
@@ -73,15 +73,15 @@ class Reader:
         sizes = np.concatenate(stated)
         return None if np.isnan(sizes).any() else sizes
 
-    def find(self, index: int) -> tuple[Listing, int]:
-        """The listing that an image is in, and its number there."""
+    def find(self, index: int) -> tuple[int, int]:
+        """The number of the listing that an image is in, and the image's number there."""
         place = bisect_right(self.starts, index) - 1
-        return self.listings[place], index - self.starts[place]
+        return place, index - self.starts[place]
 
     def title(self, index: int) -> str:
         """Where an image lies."""
-        listing, number = self.find(index)
-        return listing.title(number)
+        place, number = self.find(index)
+        return self.listings[place].title(number)
 
     def image(self, index: int) -> Array:
         """An image, (H, W, C): colour alone, in the channels asked for, else of the first image.
@@ -90,7 +90,8 @@ class Reader:
             DataError: it is missing, unreadable, of another size than stated, or (`Mixed`) of
                 another kind than the first.
         """
-        listing, number = self.find(index)
+        place, number = self.find(index)
+        listing = self.listings[place]
         file = decode_image(listing.content(number), self.title(index), quiet=False)
         pixels = upright(file) if self._upright else file.pixels
         if listing.stated is not None and not self._upright:
@@ -112,12 +113,12 @@ class Reader:
         Raises:
             DataError: a label cannot be decoded.
         """
-        listing, number = self.find(index)
+        place, number = self.find(index)
+        listing, labels = self.listings[place], self.labels[place]
         stated = (np.nan, np.nan) if listing.stated is None else listing.stated[number]
         height, width = map(float, stated)
         if not (height.is_integer() and width.is_integer()):
             height, width = images[index].shape[:2]
-        labels = self._labels[self.listings.index(listing)]
         try:
             found = decoded(labels.of(listing.names[number]))
             made = weight_map(

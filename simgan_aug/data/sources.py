@@ -80,13 +80,17 @@ def read_real(
 
 def read_boxes(annotations: Path, names: Sequence[str]) -> dict[str, list[list[float]]]:
     """The boxes in some images of a COCO file, x, y, width, height in px; none that are odd."""
-    found: dict[str, list[list[float]]] = {name: [] for name in names}
     with contextlib.suppress(DataError):  # training needs no labels; odd ones do not stop it
-        held = Labels([annotations], only=found)
-        for name in found:
-            with contextlib.suppress(DataError):
-                boxes = [label.bbox for label in decoded(held.of(name))]
-                found[name] = [box for box in boxes if box is not None and _is_box(box)]
+        return _boxes_in(Labels([annotations], only=set(names)), names)
+    return {name: [] for name in names}
+
+
+def _boxes_in(labels: Labels, names: Sequence[str]) -> dict[str, list[list[float]]]:
+    found: dict[str, list[list[float]]] = {name: [] for name in names}
+    for name in found:
+        with contextlib.suppress(DataError):
+            boxes = [label.bbox for label in decoded(labels.of(name))]
+            found[name] = [box for box in boxes if box is not None and _is_box(box)]
     return found
 
 
@@ -97,14 +101,16 @@ def _is_box(bbox: Sequence[float]) -> bool:
 def _boxes(reader: Reader, indices: Sequence[int]) -> list[list[Box]]:
     """The boxes of images by number; each COCO file is gone through once."""
     wanted = [reader.find(index) for index in indices]
-    names: dict[Path, list[str]] = {}
-    for listing, number in wanted:
-        if listing.annotations is not None:
-            names.setdefault(listing.annotations, []).append(listing.names[number])
-    found = {path: read_boxes(path, some) for path, some in names.items()}
+    found: dict[int, dict[str, list[list[float]]]] = {}
+    for place, listing in enumerate(reader.listings):
+        names = [listing.names[number] for each, number in wanted if each == place]
+        if names and reader.labels:
+            found[place] = _boxes_in(reader.labels[place], names)
+        elif names and listing.annotations is not None:
+            found[place] = read_boxes(listing.annotations, names)
     return [
-        list(found[listing.annotations][listing.names[number]]) if listing.annotations else []
-        for listing, number in wanted
+        list(found.get(place, {}).get(reader.listings[place].names[number], ()))
+        for place, number in wanted
     ]
 
 

@@ -18,8 +18,9 @@ class UnshuffleRefiner(nn.Module):
 
     The head is zero at the start, so that an untrained refiner is the identity; no layer
     normalises, so that a tile with its halo equals the whole. Pixel-unshuffle: Shi et al.,
-    arXiv:1609.05158. Noise at the input lets the refiner add grain; without it, it has to repaint
-    structure to imitate grain, and that moves labels.
+    arXiv:1609.05158. What is added is smoothed by 3x3 binomial weights, which let nothing of 2 px
+    period pass: blocks of pixels would leave a checkerboard. Noise at the input lets the refiner
+    add grain; without it, it has to repaint structure to imitate grain, and that moves labels.
 
     Args:
         channels: of the image.
@@ -55,7 +56,7 @@ class UnshuffleRefiner(nn.Module):
         self.multiple = factor
         self.noise_channels = noise_channels
         self.takes_reference = takes_reference
-        self.receptive_field = factor * (3 + 4 * blocks)
+        self.receptive_field = factor * (4 + 4 * blocks)
         self.bytes_per_pixel = 4 * (5 * features // factor**2 + 4 * (channels + noise_channels))
         self._limit = max_change * 2 / 255  # in units of [-1, 1]
         inputs = (channels + noise_channels) * factor**2
@@ -92,9 +93,17 @@ class UnshuffleRefiner(nn.Module):
             _blocks_first(cast(Tensor, self.head.bias), self.multiple),
         )
         change = _shuffle(change, self.multiple)[:, :, :height, :width].to(images.dtype)
+        change = _smoothed(change)
         if self._limit:
             change = self._limit * torch.tanh(change / self._limit)
         return images + change
+
+
+def _smoothed(images: Tensor) -> Tensor:
+    """By 1/4, 1/2, 1/4 each way; the border repeats its edge."""
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
+    rows = (padded[..., :-2] + padded[..., 2:]) / 4 + padded[..., 1:-1] / 2
+    return (rows[..., :-2, :] + rows[..., 2:, :]) / 4 + rows[..., 1:-1, :] / 2
 
 
 def _unshuffle(images: Tensor, factor: int) -> Tensor:

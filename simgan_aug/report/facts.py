@@ -13,6 +13,7 @@ import numpy as np
 
 from simgan_aug import coco
 from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.imagefile import SUFFIXES
 from simgan_aug.report import records
 from simgan_aug.report.measures import Histogram
 from simgan_aug.report.records import Alarm, Audit, Realism, Record
@@ -124,7 +125,12 @@ def _of_run(source: Path, info: dict[str, Any]) -> Facts:
     facts = Facts("run", source, {RUN: info})
     inputs = info.get("inputs")
     if isinstance(inputs, dict):
-        facts.annotations = [Path(str(inputs["annotations"]))] if "annotations" in inputs else []
+        named = [Path(str(inputs["annotations"]))] if "annotations" in inputs else []
+        facts.annotations = [
+            each for each in named if _is_coco(each)
+        ]  # of several places the first
+        if len(facts.annotations) < len(named):
+            facts.notes.append(f"{named[0]} has no labels: no images of it are shown.")
         facts.images = Path(str(inputs["images"])) if "images" in inputs else None
     if (source / "metrics.jsonl").is_file():
         lines = records.read_objects(source / "metrics.jsonl")
@@ -138,6 +144,11 @@ def _of_run(source: Path, info: dict[str, Any]) -> Facts:
         facts.alarms = [alarm for alarm in alarms if alarm is not None]
     facts.sheets = sorted((source / "samples").glob("*.png"))
     return facts
+
+
+def _is_coco(place: Path) -> bool:
+    """Whether a place of synthetic images is a COCO file, not a folder, images or shards."""
+    return not place.is_dir() and place.suffix.lower() not in (".tar", *SUFFIXES)
 
 
 def _of_result(source: Path, info: dict[str, Any], audit: Path | None) -> Facts:

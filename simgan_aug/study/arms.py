@@ -15,7 +15,7 @@ BASELINES = {
     "colour": "mean and deviation of each channel as the real photos have them",
     "fda": "albumentations' FDA, a random real photo per image and form",
     "hm": "albumentations' HistogramMatching, likewise",
-    "pda": "albumentations' PixelDistributionAdaptation, likewise",
+    "pda": "principal axes of colours as those of a random real photo, likewise",
 }
 """Arms that learn nothing, which refining has to beat."""
 

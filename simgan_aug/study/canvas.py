@@ -85,7 +85,8 @@ def points_on(points: Array, region: Region, size: Size) -> Array:
     """Points of an image, (M, 2) x and y in px, on its canvas."""
     left, top, wide, high = frame(region, size)
     scale = np.array([wide / region[2], high / region[3]])
-    return (points - np.array(region[:2])) * scale + np.array([left, top])
+    found: Array = (points - np.array(region[:2])) * scale + np.array([left, top])
+    return found
 
 
 def content(canvas: Array, region: Region) -> Array:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-import albumentations as A
 import numpy as np
 
 from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.errors import DataError, ImageError
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.study import canvas
 from simgan_aug.study.probe import Feed
 from simgan_aug.study.split import Split, canvases
 
@@ -27,59 +25,23 @@ CHUNK = 16
 DRIFT_SAMPLE = 300
 """Canvases whose labels are located."""
 
-_HOSTS: dict[str, tuple[Callable[..., Any], str]] = {
-    "fda": (A.FDA, "fda_metadata"),
-    "hm": (A.HistogramMatching, "hm_metadata"),
-    "pda": (A.PixelDistributionAdaptation, "pda_metadata"),
-}
-
-
-def referred(kind: str, split: Split, photos: Split, count: int, seed: int) -> Making:
-    """Forms by one of albumentations' own transforms: "fda", "hm" or "pda".
-
-    Args:
-        kind: which.
-        split: synthetic canvases.
-        photos: real ones; each image and form is given one of them at random.
-        count: forms of each image.
-        seed: of all draws.
-    """
-    host, key = _HOSTS[kind]
-    references = [
-        np.ascontiguousarray(canvas.content(image, view.region))
-        for image, view in zip(photos.images, photos.views, strict=True)
-    ]
-    forms = np.repeat(split.images[None], count, 0)
-    for number in range(count):
-        pipeline = A.Compose([host(metadata_key=key, p=1)], seed=seed * 1000 + number)
-        picked = np.random.default_rng([seed, number]).integers(len(references), size=len(split))
-        for row, view in enumerate(split.views):
-            part = canvas.content(forms[number, row], view.region)
-            reference = references[int(picked[row])]
-            part[:] = pipeline(image=np.ascontiguousarray(part), **{key: [reference]})["image"]
-            if row % CHUNK == 0:
-                yield
-    return forms
-
-
-def coloured(split: Split, photos: Split) -> Making:
-    """One form, whose channels have mean and deviation of all real photos."""
-    (mean, spread), (wanted, wide) = (_levels(split), _levels(photos))
-    forms = split.images[None].copy()
-    for row, view in enumerate(split.views):
-        part = canvas.content(forms[0, row], view.region)
-        levels = (part - mean) / np.maximum(spread, 1e-6) * wide + wanted
-        part[:] = levels.clip(0, 255).round().astype(np.uint8)
-        if row % CHUNK == 0:
-            yield
-    return forms
-
 
 def from_folder(split: Split, folder: Path) -> Making:
     """One form, from a folder with an image of the same name for each synthetic one.
 
     Raises:
         DataError: images are missing.
+    """
+    best = folder_of(split, folder)
+    made = canvases(split.views, split.size, lambda name: read_image(best / name).pixels)
+    return (yield from _gathered([made], split))
+
+
+def folder_of(split: Split, folder: Path) -> Path:
+    """A folder, or `images` in it: whichever has an image for each synthetic one.
+
+    Raises:
+        DataError: neither has; says how many are missing, and which.
     """
     names = {view.name for view in split.views}
     places = [folder, folder / "images"]
@@ -90,8 +52,7 @@ def from_folder(split: Split, folder: Path) -> Making:
             f"{folder}: expected an image of the same name for each of {len(names)} synthetic "
             f"ones, {len(missing[best])} are missing, the first is {min(missing[best])!r}"
         )
-    made = canvases(split.views, split.size, lambda name: read_image(best / name).pixels)
-    return (yield from _gathered([made], split))
+    return best
 
 
 def refined(split: Split, images: Path, refiner: ImageRefiner, count: int, seed: int) -> Making:
@@ -198,17 +159,3 @@ def _gathered(parts: Sequence[Iterator[Array]], split: Split) -> Making:
             if row % CHUNK == 0:
                 yield
     return forms
-
-
-def _levels(split: Split) -> tuple[Array, Array]:
-    """Mean and deviation of each channel, bars left out."""
-    sums, squares, count = np.zeros(3), np.zeros(3), 0
-    for image, view in zip(split.images, split.views, strict=True):
-        levels = canvas.content(image, view.region).reshape(-1, 3).astype(float)
-        sums, squares, count = (
-            sums + levels.sum(0),
-            squares + (levels**2).sum(0),
-            count + len(levels),
-        )
-    mean = sums / count
-    return mean, np.sqrt(np.maximum(squares / count - mean**2, 0))

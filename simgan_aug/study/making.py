@@ -10,7 +10,7 @@ import numpy as np
 
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.run import Inputs
-from simgan_aug.study import forms
+from simgan_aug.study import forms, references
 from simgan_aug.study.arms import ORACLE, SHARED, Arm
 from simgan_aug.study.forms import Making
 from simgan_aug.study.material import Material
@@ -85,9 +85,9 @@ class Maker:
         if arm.kind in PLAIN:
             return split.images[None]
         if arm.kind == "colour":
-            return (yield from forms.coloured(split, photos))
+            return (yield from references.coloured(split, photos))
         if arm.kind in ("fda", "hm", "pda"):
-            return (yield from forms.referred(arm.kind, split, photos, count, seed))
+            return (yield from references.referred(arm.kind, split, photos, count, seed))
         if arm.kind in ("folder", "command"):
             folder = Path(arm.source) if arm.kind == "folder" else self._commanded(arm, seed)
             return (yield from forms.from_folder(split, folder))
@@ -109,8 +109,10 @@ class Maker:
     def _commanded(self, arm: Arm, seed: int) -> Path:
         """The folder that a command has written; once for all seeds if it does not ask for one."""
         name = f"{arm.name}-{seed}" if "{seed}" in arm.source else arm.name
-        paths = dataclasses.asdict(self._inputs)
-        values = {key: str(path.resolve()) for key, path in paths.items()}
+        values = {
+            key: str(getattr(self._inputs, key).resolve())
+            for key in ("annotations", "images", "real")
+        }
         return run_command(
             arm.source, {**values, "seed": str(seed)}, self.settings.out / "made" / name
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from importlib import metadata
@@ -15,27 +16,23 @@ from simgan_aug.devices import resolve_device
 from simgan_aug.errors import DataError
 from simgan_aug.files import chunks
 from simgan_aug.folders import check_apart, list_images
-from simgan_aug.realism import near_duplicates, thumbnail
+from simgan_aug.inference import ImageRefiner
+from simgan_aug.realism.groups import joined, near_duplicates, thumbnail
+from simgan_aug.realism.resampling import numbered
 from simgan_aug.study import canvas
-from simgan_aug.study.arms import Arm, arms_of
+from simgan_aug.study.arms import ORACLE, Arm, arms_of
+from simgan_aug.study.forms import folder_of
 from simgan_aug.study.gains import halved
+from simgan_aug.study.labelled import LEAST, Labelled, open_labelled, sizes_of
 from simgan_aug.study.probe import Budget
 from simgan_aug.study.refiners import PLACEHOLDERS, command_words, config_of
-from simgan_aug.study.settings import Settings
-from simgan_aug.study.split import (
-    LEAST,
-    Labelled,
-    Split,
-    open_labelled,
-    read_photos,
-    read_split,
-    sizes_of,
-)
+from simgan_aug.study.settings import GROUPS, Settings
+from simgan_aug.study.split import Split, read_photos, read_split
 from simgan_aug.study.tasks import Task, task_of
 
 Array = np.ndarray[Any, Any]
 
-FIXED = ("task", "steps", "batch_size", "forms", "refiner_steps", "limit", "only_labels")
+FIXED = ("task", "steps", "batch_size", "forms", "limit", "flip", "groups", "only_labels")
 """Settings that every cell of a study shares."""
 
 
@@ -61,11 +58,7 @@ class Material:
             check_apart(folder, settings.out)
         self.categories = tuple(source.names())
         self.size = settings.size or canvas.fitting(sizes_of(source, kind), kind.area)
-        keypoints = max(
-            (len(each.keypoints) // 3 for labels in source.by_image.values() for each in labels
-             if isinstance(each.keypoints, list)), default=0,
-        )  # fmt: skip
-        self.task: Task = kind(self.categories, keypoints, self.size)
+        self.task: Task = kind(self.categories, source.keypoints(), self.size)
         self.metric = kind.metric
         maps = kind.maps or settings.only_labels
         self.synthetic = read_split(source, kind, self.size, self.categories, maps)
@@ -73,8 +66,11 @@ class Material:
         self.test = self._labelled(settings.real_test, settings.real_test_images)
         self.oracle = self._labelled(settings.real_labels, settings.real_train)
         size = settings.batch_size or kind.batch_size
-        self.budget = Budget(settings.steps, size, resolve_device(settings.device))
+        self.budget = Budget(settings.steps, size, settings.flip, resolve_device(settings.device))
+        if self.test is not None:
+            self.halves  # noqa: B018  # which finds out whether there are two
         self._note_leaks()
+        self._check_own()
 
     @property
     def is_scored(self) -> bool:
@@ -83,19 +79,24 @@ class Material:
 
     @cached_property
     def groups(self) -> Array:
-        """Of the test images, (n,): equal for those that are near-duplicates or of one photo.
+        """Of the test images, (n,): equal for those that belong together, as crops of one photo do.
 
         Raises:
             DataError: too few groups for two halves.
         """
         assert self.test is not None
-        found = near_duplicates(np.stack([thumbnail(image) for image in self.test.images]))
-        names = {view.name: row for row, view in enumerate(self.test.views)}
-        found = found[[names[view.name] for view in self.test.views]]  # crops of one photo
-        if len(np.unique(found)) < LEAST:
+        names, way = [view.name for view in self.test.views], self.settings.groups
+        found = numbered(names)
+        if way == "folder":
+            found = numbered([os.path.dirname(name) for name in names])
+        elif way == "similar":
+            alike = near_duplicates(np.stack([thumbnail(image) for image in self.test.images]))
+            found = joined(alike, enumerate(np.unique(found, return_index=True)[1][found]))
+        if (count := len(np.unique(found))) < LEAST:
             raise DataError(
-                f"{self.settings.real_test}: {len(found)} test images are of "
-                f"{len(np.unique(found))} groups of near-duplicates; expected {LEAST} or more"
+                f"{self.settings.real_test}: {len(found)} test images in {count} groups that "
+                f"belong together ({way}), expected {LEAST} or more; say with --groups what does: "
+                f"{', '.join(GROUPS)}"
             )
         return found
 
@@ -111,7 +112,6 @@ class Material:
             "synthetic": self.synthetic,
             "real photos": self.photos,
             "real test": self.test,
-            "real labels": self.oracle,
         }
         return {
             "settings": {**settings, "size": list(self.size), "categories": list(self.categories)},
@@ -170,13 +170,20 @@ class Material:
                 "from these photos has seen them"
             )
 
+    def _check_own(self) -> None:
+        """Find out now, not after hours, that an arm of the user cannot be used."""
+        for arm in self.arms:
+            if arm.kind == "command":
+                command_words(arm.source, dict.fromkeys(PLACEHOLDERS, ""))
+            elif arm.kind == "refiner":
+                ImageRefiner.load(arm.source, "cpu")
+            elif arm.kind == "folder":
+                folder_of(self.synthetic, Path(arm.source))
+
     def _configs(self) -> dict[str, Any]:
         """What each arm trains, of those that do."""
         settings = self.settings
         found = {a.name: config_of(a, settings.config, settings.refiner_steps) for a in self.arms}
-        for arm in self.arms:
-            if arm.kind == "command":
-                command_words(arm.source, dict.fromkeys(PLACEHOLDERS, ""))
         return {name: config for name, config in found.items() if config is not None}
 
     def _arm(self, arm: Arm) -> dict[str, Any]:
@@ -188,6 +195,8 @@ class Material:
             folder = Path(arm.source)
             files = (folder / name for name in list_images(folder))
             return {"kind": arm.kind, "sha256": _digest(files)}
+        if arm.kind == ORACLE and self.oracle is not None:
+            return {"kind": arm.kind, "labels": self.oracle.fingerprint}
         return {"kind": arm.kind, "source": arm.source}
 
 

@@ -31,6 +31,7 @@ class Budget(NamedTuple):
 
     steps: int
     batch_size: int
+    flip: bool
     device: torch.device
 
 
@@ -58,7 +59,7 @@ def train_probe(
             order = torch.randperm(count, generator=draws)
         rows = order[place * size : (place + 1) * size]
         shown = _batch(feed(rows.numpy(), epoch), budget.device)
-        warp = draw_warp(size, split.size, task.turn, task.flip, draws)
+        warp = draw_warp(size, split.size, task.turn, task.flip and budget.flip, draws)
         inputs = policy(warp.images(shown), draws) * 2 - 1
         wanted = {name: part[rows].to(budget.device) for name, part in targets.items()}
         loss = task.loss(_answers(network, inputs), wanted, warp.to(budget.device))

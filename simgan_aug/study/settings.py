@@ -7,6 +7,9 @@ from pathlib import Path
 
 from simgan_aug.errors import ConfigError, did_you_mean
 
+GROUPS = ("similar", "folder", "none")
+"""What makes test photos belong together: near-duplicates, their folder, or nothing."""
+
 TASKS = ("classify", "segment", "keypoints", "detect")
 
 BOUNDS = {
@@ -62,6 +65,11 @@ class Settings:
     """TOML file of what the arms "default", "mixed" and "strength" train; None: our default."""
     limit: int = 3000
     """Images of each side; of more a random part is used."""
+    flip: bool = True
+    """Mirror half of the images while training a probe, but for keypoints; not for text, or where
+    left and right are categories."""
+    groups: str = "similar"
+    """One of `GROUPS`; those that belong together count as one, and lie in one half."""
     only_labels: bool = False
     """Undo what an arm does outside of labels, so that only what becomes of these is compared."""
     device: str = "auto"
@@ -71,6 +79,8 @@ class Settings:
         """Reject impossible values."""
         if self.task not in TASKS:
             raise ConfigError(f"no task named {self.task!r}{did_you_mean(self.task, TASKS)}")
+        if self.groups not in GROUPS:
+            raise ConfigError(f"no groups named {self.groups!r}{did_you_mean(self.groups, GROUPS)}")
         for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:

@@ -50,6 +50,8 @@ def table(results: Results, metric: str, notes: Sequence[str]) -> str:
 
 def legend(seeds: int) -> list[str]:
     """How to read the intervals."""
+    if seeds == 1:
+        return ["One seed says nothing about others: no intervals, no verdict; say --seeds 3."]
     return [
         f"Intervals: {LEVEL:.0%}, paired by seed and test image; {seeds} seeds by Student's t, "
         "test images (near-duplicates as one) likewise, both parts added (Banerjee). More seeds "
@@ -80,7 +82,7 @@ def plot(results: Results, metric: str) -> str:
     parts += [text(10, 38, str(each)[:110], "start", "tick") for each in results.verdicts[:1]]
     for tick in nice_ticks(low, high, 6):
         parts.append(line(x(tick), TOP - 6, x(tick), bottom, "zero" if tick == 0 else "grid"))
-        parts.append(text(x(tick), bottom + 16, f"{tick:+.3g}"))
+        parts.append(text(x(tick), bottom + 16, f"{tick:+.3g}" if tick else "0"))
     parts += [_whisker(row, TOP + TALL * (place + 0.5), raw, x) for place, row in enumerate(rows)]
     svg = element(
         "svg",

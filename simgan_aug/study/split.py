@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -20,11 +20,9 @@ from simgan_aug.geometry import mask_of
 from simgan_aug.imagefile import read_image, upright
 from simgan_aug.study import canvas
 from simgan_aug.study.canvas import Region, Size, View
+from simgan_aug.study.labelled import LEAST, Labelled, Looks, drawn
 
 Array = np.ndarray[Any, Any]
-
-LEAST = 8
-"""Images that a side must have."""
 
 
 class Label(NamedTuple):
@@ -35,16 +33,6 @@ class Label(NamedTuple):
     """x, y, width, height in px of the canvas."""
     points: Array
     """(K, 3): x and y in px of the canvas, and visibility (0: not labelled)."""
-
-
-class Looks(Protocol):
-    """What of an image a task looks at."""
-
-    def views(
-        self, annotations: list[Annotation], size: Size
-    ) -> list[tuple[Region, list[Annotation]]]:
-        """Parts of an image and the labels that count in each; none: the image is of no use."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -86,49 +74,6 @@ class Split:
             labels=tuple(self.labels[row] for row in kept) if self.labels else (),
             maps=None if self.maps is None else self.maps[kept],
         )
-
-
-@dataclass(frozen=True)
-class Labelled:
-    """A COCO file, opened: which images it lists, where they lie, what is labelled in them."""
-
-    path: Path
-    folder: Path
-    entries: list[coco.CocoImage]
-    by_image: Mapping[coco.Id, list[Annotation]]
-    categories: Mapping[coco.Id, str]
-
-    def names(self) -> list[str]:
-        """Categories that labels have, sorted."""
-        used = {self.category(each) for labels in self.by_image.values() for each in labels}
-        return sorted(used)
-
-    def category(self, annotation: Annotation) -> str:
-        """The name of a label's category."""
-        number = annotation.category_id
-        return self.categories.get(number, str(number)) if number is not None else "(none)"
-
-
-def open_labelled(path: Path, folder: Path | None, limit: int) -> Labelled:
-    """Open a COCO file; of more images than `limit` a random part is taken, always the same.
-
-    Raises:
-        DataError: it cannot be read, lists too few images, or images are missing.
-    """
-    entries, labels = coco.read_images(path), coco.read_labels(path)
-    if len(entries) < LEAST:
-        raise DataError(f"{path}: expected at least {LEAST} images, got {len(entries)}")
-    folder = folder or coco.image_folder(path)
-    coco.check_present(entries, folder)
-    return Labelled(path, folder, drawn(entries, limit), labels.by_image, labels.categories)
-
-
-def drawn(items: Sequence[Any], limit: int) -> list[Any]:
-    """At most so many of the items, in their order, always the same ones."""
-    if len(items) <= limit:
-        return list(items)
-    picked = np.random.default_rng(0).choice(len(items), limit, replace=False)
-    return [items[row] for row in np.sort(picked)]
 
 
 def read_split(
@@ -209,25 +154,6 @@ def canvases(
                     f"image, got {pixels.shape[1]}x{pixels.shape[0]}"
                 )
             yield canvas.put(pixels, view.region, size)
-
-
-def sizes_of(source: Labelled, looks: Looks) -> list[Size]:
-    """Sizes of the views of some images, to choose a canvas by."""
-    found = []
-    for entry in drawn(source.entries, 64):
-        size = entry.width, entry.height
-        if not size[0] or not size[1]:
-            size = read_image(coco.inside(source.folder, entry.file_name)).pixels.shape[1::-1]
-        whole = int(size[0]), int(size[1])
-        views = looks.views(source.by_image.get(entry.id, []), whole)
-        found += [region[2:] for region, _ in views] or [whole]
-    return found
-
-
-def area(annotation: Annotation) -> float:
-    """How large a label is, in px, by its box, else its mask; 0 if it has neither."""
-    box = annotation.bbox
-    return float(box[2] * box[3]) if box is not None and len(box) == 4 else 0.0
 
 
 def _label(annotation: Annotation, category: int, region: Region, size: Size) -> Label:

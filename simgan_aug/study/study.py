@@ -10,10 +10,11 @@ STUDY/arms.png                  the same images as each arm shows them
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.files import write_atomically
@@ -28,6 +29,7 @@ from simgan_aug.study.material import Material, versions
 from simgan_aug.study.probe import STEPS_A_TICK, Feed, predict, train_probe
 from simgan_aug.study.results import Results, summarise
 from simgan_aug.study.settings import Settings
+from simgan_aug.study.split import Split
 
 Array = np.ndarray[Any, Any]
 
@@ -151,25 +153,31 @@ class Study:
         if seed == 0 and arm.kind != ORACLE:
             picture = _strip(feed(_spaced(len(material.synthetic)), 0))
             folder = self.settings.out / "pictures"
-            save_png(sheet_of(picture), folder / f"{arm.name}.png")
+            save_png(Image.fromarray(picture), folder / f"{arm.name}.png")
         if material.is_scored:
-            cell["values"] = yield from self._values(arm, feed, seed)
+            split = material.oracle if arm.kind == ORACLE else material.synthetic
+            assert split is not None
+            cell["values"] = yield from self.score(split, feed, policies(arm), seed)
         else:
             cell["realism"] = self._realism(feed)
         cell["drift"] = None if arm.kind in PLAIN else forms.drift(material.synthetic, made[0])
         cell["seconds"] = round(time.monotonic() - began, 1)
         return cell
 
-    def _values(
-        self, arm: Arm, feed: Feed, seed: int
+    def score(
+        self, split: Split, feed: Feed, search: Sequence[Policy], seed: int
     ) -> Generator[None, None, dict[str, list[float]]]:
-        """By augmentation, the value of each test image."""
-        material = self.material
-        split = material.oracle if arm.kind == ORACLE else material.synthetic
-        assert split is not None
+        """Train a probe with each augmentation of a search; the value of each test image, of each.
+
+        Args:
+            split: with the labels to learn from.
+            feed: its images.
+            search: what is chosen from later, by `gains.chosen`.
+            seed: of the probes.
+        """
+        material, found = self.material, {}
         assert material.test is not None
-        found = {}
-        for policy in policies(arm):
+        for policy in search:
             probe = train_probe(material.task, split, feed, policy, seed, material.budget)
             network = yield from probe
             answers = predict(material.task, network, material.test.images, material.budget)
@@ -199,13 +207,6 @@ class Study:
 def policies(arm: Arm) -> tuple[Policy, ...]:
     """The augmentations that an arm chooses from."""
     return SEARCH + JITTER if arm.kind == "jitter" else SEARCH
-
-
-def sheet_of(strip: Array) -> Any:
-    """A strip as a picture."""
-    from PIL import Image
-
-    return Image.fromarray(strip)
 
 
 def _spaced(count: int) -> Array:

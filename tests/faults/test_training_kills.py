@@ -7,10 +7,8 @@ import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from faults.conftest import LIMIT
-from PIL import Image
+from faults.conftest import LIMIT, make_training_data
 from safetensors import safe_open
 
 FAST = """
@@ -49,23 +47,18 @@ def save_or_die(path, saved):
     save(path, saved)
 
 checkpoint.save_checkpoint = save_or_die
-sys.exit(main(sys.argv[1:]))
+code = main(sys.argv[1:])
+assert not {"lightning", "lightning_fabric"} & set(sys.modules), "one process needs no Lightning"
+sys.exit(code)
 """
 """`simgan-aug train` that saves often, and may die when the state is saved and the refiner not."""
 
 
 @pytest.fixture
 def data(tmp_path, monkeypatch):
-    """Synthetic and real images and a config, in the working folder."""
+    """Images of both sides and a config, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for side in ("synthetic", "real"):
-        (tmp_path / side).mkdir()
-        for number in range(4):
-            pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / side / f"{number}.png")
-    entries = [{"id": n, "file_name": f"{n}.png", "width": 24, "height": 20} for n in range(4)]
-    (tmp_path / "synthetic.json").write_text(json.dumps({"images": entries, "annotations": []}))
+    make_training_data(tmp_path)
     (tmp_path / "fast.toml").write_text(FAST)
     return tmp_path
 
@@ -101,8 +94,9 @@ def test_a_killed_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(d
         process.communicate()
         kills += process.returncode == -signal.SIGKILL
 
-    (rest, _), (_, _) = start(parts).communicate(timeout=LIMIT), undisturbed.communicate()
+    (rest, _), (said, _) = start(parts).communicate(timeout=LIMIT), undisturbed.communicate()
 
+    assert undisturbed.returncode == 0, said
     assert kills == 3
     assert saved(whole) == saved(parts) == 65, rest
     for file in ("refiner.safetensors", "state.safetensors"):

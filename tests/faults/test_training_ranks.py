@@ -6,14 +6,13 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
-import numpy as np
 import pytest
-from faults.conftest import LIMIT, children
-from PIL import Image
-from safetensors import safe_open
+from faults.conftest import LIMIT, children, make_training_data
 from safetensors.torch import load_file
 
+from simgan_aug.checkpoint import load_state
 from simgan_aug.cli import main
 
 FAST = """
@@ -28,41 +27,51 @@ photos = 2
 [data]
 crop = [16, 16]
 [training]
-steps = {steps}
+steps = 100000
 batch_size = 8
-accumulate = {accumulate}
 history = 16
 precision = "fp32"
 """
 
 
-@pytest.fixture
-def data(tmp_path, monkeypatch):
-    """Synthetic and real images, in the working folder."""
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for side in ("synthetic", "real"):
-        (tmp_path / side).mkdir()
-        for number in range(4):
-            pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / side / f"{number}.png")
-    entries = [{"id": n, "file_name": f"{n}.png", "width": 24, "height": 20} for n in range(4)]
-    (tmp_path / "synthetic.json").write_text(json.dumps({"images": entries, "annotations": []}))
-    return tmp_path
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Images of both sides, and configs for two ranks and for one process with two shares."""
+    made = tmp_path_factory.mktemp("ranks")
+    make_training_data(made)
+    (made / "two.toml").write_text(FAST)
+    (made / "one.toml").write_text(FAST + "accumulate = 2")
+    return made
 
 
-def words(out, accumulate=1, steps=6):
-    """A training, as options of the command."""
-    config = f"{out}.toml"
-    with open(config, "w") as file:
-        file.write(FAST.format(accumulate=accumulate, steps=steps))
-    where = ["--synthetic", "synthetic.json", "--real", "real", "--config", config]
-    return ["train", *where, "--device", "cpu", "--out", out]
+@pytest.fixture(scope="module")
+def stopped(folder):
+    """A training of two ranks that a signal to torchrun has ended: its folder, and what was said.
+
+    Torchrun passes the signal on to its ranks, which a terminal would have sent it too.
+    """
+    process = start(*new(folder, "two"))
+    until_it_trains(folder / "two", process)
+    for pid in (*ranks_of(process), process.pid):
+        os.kill(pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=LIMIT)
+    return folder / "two", said
 
 
-def start(*options, ranks=2):
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(ranks)]
-    command = [sys.executable, *torchrun, "-m", "simgan_aug.cli", *options]
+def new(folder, name):
+    """The words that start a run; its folder and its config have one name."""
+    sides = ["--synthetic", folder / "synthetic.json", "--real", folder / "real"]
+    config = ["--config", folder / f"{name}.toml"]
+    return [*map(str, ("train", *sides, *config, "--device", "cpu", "--out", folder / name))]
+
+
+def more(out, steps):
+    return [*map(str, ("train", "--resume", "--device", "cpu", "--out", out, "--steps", steps))]
+
+
+def start(*words):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [sys.executable, *torchrun, "-m", "simgan_aug.cli", *words]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, **pipes, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
@@ -76,38 +85,60 @@ def ranks_of(process):
     return found
 
 
-def until_it_trains(out, process):
+def until_it_trains(out: Path, process):
     until = time.monotonic() + LIMIT
     while not (out / "metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < until
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
-def done(out):
-    with safe_open(out / "state.safetensors", "pt") as file:
-        return json.loads(file.metadata()["simgan_aug_state"])["step"]
+def step_of(out):
+    return load_state(out / "state.safetensors")[1]["step"]
 
 
 def apart(first, second):
-    """How far the states of two runs are apart at most."""
+    """How far two states are apart at most, whatever they hold."""
     first, second = (load_file(out / "state.safetensors") for out in (first, second))
     assert first.keys() == second.keys()
-    return max((first[name].double() - second[name].double()).abs().max() for name in first)
+    assert first["history"].shape[0] == 2
+    return max((first[name].double() - second[name].double()).abs().max().item() for name in first)
 
 
-def test_two_ranks_train_as_one_process_does_and_either_goes_on_with_the_others_run(data):
-    assert main(words("one", accumulate=2)) == 0
-    process = start(*words("two"))
+def test_a_signal_to_torchrun_ends_all_ranks_with_their_last_step_saved(stopped):
+    out, said = stopped
+
+    assert said.count(f"saved after step {step_of(out)}; go on with: simgan-aug train") == 1
+    assert "GLOBAL_RANK" not in said
+    assert step_of(out) % 200 > 0  # no save that was due anyway
+
+
+def test_two_ranks_train_as_one_process_does_and_each_goes_on_with_the_others_run(stopped, folder):
+    out, _ = stopped
+    steps, one = step_of(out), folder / "one"
+
+    assert main([*new(folder, "one"), "--steps", str(steps)]) == 0
+
+    assert apart(one, out) < 1e-5
+    assert main(more(out, steps + 3)) == 0
+    process = start(*more(one, steps + 3))
+    said, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said
+    assert said.count(f"refiner: {one}/refiner.safetensors") == 1  # one rank speaks
+    assert step_of(one) == step_of(out) == steps + 3
+    assert apart(one, out) < 1e-5
+    lines = [(each / "metrics.jsonl").read_text().splitlines() for each in (one, out)]
+    assert [json.loads(line)["step"] for line in lines[0]][:1] == [1]
+    assert len(lines[0]) == len(lines[1])
+
+
+def test_a_lost_rank_ends_the_others_with_an_error(folder):
+    (folder / "lost.toml").write_text(FAST)
+    process = start(*new(folder, "lost"))
+    until_it_trains(folder / "lost", process)
+
+    os.kill(ranks_of(process)[1], signal.SIGKILL)
     said, _ = process.communicate(timeout=LIMIT)
 
-    assert process.returncode == 0, said
-    assert said.count("refiner: two/refiner.safetensors") == 1  # one rank speaks
-    assert apart(data / "one", data / "two") < 1e-6
-    lines = [(data / out / "metrics.jsonl").read_text().splitlines() for out in ("one", "two")]
-    assert [len(each) for each in lines] == [1, 1]
-    assert main(["train", "--resume", "--out", "two", "--steps", "9"]) == 0
-    process = start("train", "--resume", "--out", "one", "--steps", "9", "--device", "cpu")
-    said, _ = process.communicate(timeout=LIMIT)
-    assert process.returncode == 0, said
-    assert apart(data / "one", data / "two") < 1e-6
+    assert process.returncode == 1
+    assert "error: another rank is lost" in said

@@ -13,8 +13,9 @@ from simgan_aug.coco import Annotation
 from simgan_aug.errors import ConfigError
 from simgan_aug.study.augment import Warp
 from simgan_aug.study.canvas import Region, Size
+from simgan_aug.study.labelled import area
 from simgan_aug.study.network import Classifier
-from simgan_aug.study.split import Split, area
+from simgan_aug.study.split import Split
 from simgan_aug.study.tasks.contract import Targets
 
 Array = np.ndarray[Any, Any]

@@ -1,0 +1,73 @@
+"""What looks at a run's networks while it trains: alarms, and the leash that holds labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from simgan_aug.alarms import Alarm, Watch
+from simgan_aug.alarms.watch import at_rest
+from simgan_aug.config import Config
+from simgan_aug.data import Source
+from simgan_aug.data.handful import take_handful, take_labelled
+from simgan_aug.inference import ImageRefiner
+from simgan_aug.leash import EVERY, Leash
+from simgan_aug.networks.contract import takes_reference
+from simgan_aug.parts import CONTOURS
+from simgan_aug.state import TrainingState
+from simgan_aug.training import Step
+
+HELD = 64
+"""Images by whose labels it is told how far labels drift."""
+
+
+class Oversight:
+    """Looks at the same images throughout a run, whether it is resumed or not.
+
+    Args:
+        config: of the run.
+        synthetic, real: what it trains on.
+        bank: (K, C, Q) tones of real photos; None: no tone step.
+        state: of the run.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        synthetic: Source,
+        real: Source,
+        bank: Tensor | None,
+        state: TrainingState,
+    ) -> None:
+        self._channels, self._bank, self._state = synthetic.channels, bank, state
+        paired = takes_reference(state.discriminator)
+        self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._textured)
+        self._leash = None
+        if target := config.regularization.drift:
+            images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
+            self._leash = Leash(images=images, boxes=boxes, refine=self._textured, target=target)
+
+    def look(self, steps: int) -> list[Alarm]:
+        """What is wrong after so many adversarial steps."""
+        return self._watch.look(self._state, steps)
+
+    def hold_labels(self, step: Step) -> None:
+        """Turn the weight that holds contours; all ranks alike."""
+        if self._leash is None or step.phase != "adversarial" or step.number % EVERY:
+            return
+        scalars, refiner, ranks = self._state.scalars, self._state.refiner, self._state.ranks
+        with at_rest(refiner):
+            weight, _ = self._leash.turn(scalars[CONTOURS], refiner, step.number * HELD)
+        own = torch.tensor([weight], dtype=torch.float64, device=self._device())
+        scalars[CONTOURS] = torch.stack(ranks.gather(own)).mean().item()
+
+    def _textured(self, network: nn.Module, images: list[Any], seed: int = 0) -> list[Any]:
+        """Images that have their tone, if it comes first, through a network; at rest."""
+        refiner = ImageRefiner(network, self._channels, self._bank, "never", device=self._device())
+        refined: list[Any] = refiner(images, seed=seed)
+        return refined
+
+    def _device(self) -> torch.device:
+        return next(self._state.refiner.parameters()).device

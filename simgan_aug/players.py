@@ -1,0 +1,211 @@
+"""The two players of Algorithm 1: one update of either network, share by share of a batch."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from simgan_aug.batch import Batch
+from simgan_aug.config import Training
+from simgan_aug.devices import resolve_precision
+from simgan_aug.errors import ConfigError, DivergenceError
+from simgan_aug.history import HistoryBuffer
+from simgan_aug.losses import AdversarialLoss
+from simgan_aug.networks.contract import condition, takes_reference, with_tone
+from simgan_aug.state import TrainingState
+
+Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""(refined, synthetic, weights) -> the weighted term of eq. 1, a scalar."""
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The rows of a batch that are gone through at once, and what goes with them."""
+
+    synthetic: Batch
+    noise: Tensor | None
+    real: Tensor | None
+    """As the discriminator sees them."""
+    history: HistoryBuffer
+    draws: torch.Generator
+    """Of the history."""
+
+
+class Players:
+    """One update of either network; holds what all updates of a run share."""
+
+    def __init__(
+        self,
+        state: TrainingState,
+        loss: AdversarialLoss,
+        regularization: Regularization,
+        synthetic: Iterator[Batch],
+        real: Iterator[Batch],
+        config: Training,
+    ) -> None:
+        self.state, self.loss, self.regularization = state, loss, regularization
+        self.synthetic, self.real, self.config = synthetic, real, config
+        self.device = next(state.refiner.parameters()).device
+        self.precision = resolve_precision(config.precision, self.device)
+        self.draws = torch.Generator()
+        self.share_draws = [torch.Generator() for _ in state.own_shares]
+        sums = getattr(loss, "reduction", "mean") == "sum"
+        self.part = 1.0 if sums else 1 / state.shares  # of a share's loss in that of the batch
+
+    def begin(self, step: int) -> None:
+        """Derive the step's draws from its number, and set its learning rates."""
+        seed = self.config.seed * 1_000_003 + step
+        self.draws.manual_seed(seed % 2**63)
+        for share, draws in zip(self.state.own_shares, self.share_draws, strict=True):
+            draws.manual_seed((seed * 1_000_003 + share + 1) % 2**63)
+        after_warmup = step - self.config.refiner_warmup - self.config.discriminator_warmup
+        decayed = self.config.decay_after and after_warmup >= self.config.decay_after
+        for name, optimizer in self.state.optimizers.items():
+            rate = getattr(self.config, f"{name}_rate") * self.state.scalars["rate"]
+            optimizer.param_groups[0]["lr"] = rate * self.config.decay_factor if decayed else rate
+
+    def update_refiner(self, adversarial: bool = True) -> dict[str, float]:
+        """One step on L_R (eq. 4); in the warm-up on its second term alone."""
+        with self._frozen(self.state.discriminator):
+            return self._descend("refiner", self._refiner_losses(adversarial))
+
+    def update_discriminator(self) -> dict[str, float]:
+        """One step on L_D (eq. 2), half of the refined images from the history (section 2.3)."""
+        return self._descend("discriminator", self._discriminator_losses())
+
+    def _refiner_losses(self, adversarial: bool) -> Iterator[dict[str, Tensor]]:
+        """Of each share of the next batch."""
+        pairs = adversarial and getattr(self.loss, "pairs_real", False)
+        for share in self._shares(with_real=pairs):
+            batch, losses = share.synthetic, {}
+            with self._autocast():
+                refined = self._refine(share)
+                if adversarial:
+                    shown = self._shown(refined, batch.reference)
+                    real = shown if share.real is None else share.real
+                    losses["adversarial"] = self.loss.refiner(self.state.discriminator, shown, real)
+                losses["regularization"] = self.regularization(refined, batch.images, batch.weights)
+            yield losses
+
+    def _discriminator_losses(self) -> Iterator[dict[str, Tensor]]:
+        """Of each share of the next batches."""
+        for share in self._shares(with_real=True):
+            assert share.real is not None
+            with torch.no_grad(), self._autocast():
+                refined = self._refine(share)
+            refined = self._mixed(refined, share)
+            with self._autocast():
+                loss = self.loss.discriminator(self.state.discriminator, refined, share.real)
+            yield {"discriminator": loss}
+
+    def _descend(self, player: str, losses: Iterator[Mapping[str, Tensor]]) -> dict[str, float]:
+        """One step down the gradient of the losses, summed over the shares of all ranks."""
+        optimizer, totals = self.state.optimizers[player], dict[str, Tensor]()
+        for of_share in losses:
+            if not totals:
+                optimizer.zero_grad(set_to_none=True)
+            weighted = {name: self.part * loss for name, loss in of_share.items()}
+            torch.autograd.backward(sum(weighted.values(), start=self._zero()))
+            for name, loss in weighted.items():
+                totals[name] = totals.get(name, self._zero()) + loss.detach()
+        weights = optimizer.param_groups[0]["params"]
+        gradients = [weight.grad for weight in weights if weight.grad is not None]
+        self.state.ranks.add([*gradients, *totals.values()])
+        values = {name: total.item() for name, total in totals.items()}
+        self._check_finite(player, values, gradients)
+        optimizer.step()
+        return values
+
+    def _check_finite(
+        self, player: str, values: Mapping[str, float], gradients: list[Tensor]
+    ) -> None:
+        found = {f"the {name} loss": value for name, value in values.items()}
+        if gradients:
+            norms = torch._foreach_norm(gradients)
+            found[f"the gradient of the {player}"] = torch.stack(norms).sum().item()
+        for what, value in found.items():
+            if not abs(value) < float("inf"):
+                raise DivergenceError(
+                    f"{what} is {value} in step {self.state.step + 1}; lower "
+                    "training.refiner_rate and training.discriminator_rate, or set "
+                    "training.precision = 'fp32'"
+                )
+
+    def _shares(self, with_real: bool) -> Iterator[_Share]:
+        """This rank's shares of the next batch, for which as much is drawn as for the whole."""
+        self.state.synthetic_batches += 1
+        self.state.real_batches += with_real
+        synthetic, real = next(self.synthetic), next(self.real) if with_real else None
+        channels = getattr(self.state.refiner, "noise_channels", 0)
+        shape = (len(synthetic.images), channels, *synthetic.images.shape[2:])
+        noise = torch.randn(shape, generator=self.draws) if channels else None
+        size = len(synthetic.images) // self.state.shares
+        buffers = self._buffers()
+        for place, share in enumerate(self.state.own_shares):
+            rows = share * size, (share + 1) * size
+            for buffer, before in buffers:  # a layer that counts its calls sees one, as on a rank
+                buffer.copy_(before)
+            yield _Share(
+                synthetic.rows(*rows).to(self.device),
+                None if noise is None else noise[slice(*rows)].to(self.device),
+                None if real is None else self._photos(real.rows(*rows)),
+                self.state.histories[place],
+                self.share_draws[place],
+            )
+
+    def _buffers(self) -> list[tuple[Tensor, Tensor]]:
+        """Of both networks, with what they hold now, if there is more than one share."""
+        if len(self.state.own_shares) == 1:
+            return []
+        players = (self.state.refiner, self.state.discriminator)
+        return [(buffer, buffer.clone()) for player in players for buffer in player.buffers()]
+
+    def _refine(self, share: _Share) -> Tensor:
+        batch, refiner = share.synthetic, self.state.refiner
+        refined: Tensor = refiner(batch.images, **condition(refiner, share.noise, batch.reference))
+        return refined
+
+    def _photos(self, batch: Batch) -> Tensor:
+        batch = batch.to(self.device)
+        return self._shown(batch.images, batch.reference)
+
+    def _mixed(self, refined: Tensor, share: _Share) -> Tensor:
+        """Half from the history, as the discriminator sees it; a tone stays with its image."""
+        reference = share.synthetic.reference
+        if reference is None or not takes_reference(self.state.discriminator):
+            return share.history.mix(refined, share.draws)
+        packed = torch.cat([refined.flatten(1), reference.flatten(1)], dim=1)
+        packed, values = share.history.mix(packed, share.draws), refined[0].numel()
+        images, tones = packed[:, :values].view_as(refined), packed[:, values:].view_as(reference)
+        return self._shown(images, tones)
+
+    def _shown(self, images: Tensor, reference: Tensor | None) -> Tensor:
+        """Images as the discriminator sees them: with their tone, if it takes one."""
+        if not takes_reference(self.state.discriminator):
+            return images
+        if reference is None:
+            raise ConfigError(
+                "this discriminator takes a reference photo's tone: set tone.photos to 1 or more"
+            )
+        return with_tone(images, reference)
+
+    def _zero(self) -> Tensor:
+        return torch.zeros((), device=self.device)
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @contextlib.contextmanager
+    def _frozen(self, network: nn.Module) -> Iterator[None]:
+        trained = [weight for weight in network.parameters() if weight.requires_grad]
+        for weight in trained:
+            weight.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for weight in trained:
+                weight.requires_grad_(True)
