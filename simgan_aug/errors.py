@@ -47,7 +47,19 @@ class TrainingError(SimganAugError):
 
 
 class DivergenceError(TrainingError):
-    """A loss, a gradient or a weight is not finite; from the last good state one may go on."""
+    """A loss, a gradient or a weight is not finite; from the last good state one may go on.
+
+    Args:
+        what: was not finite, and in which step.
+        tried: what has been done about it, for the message.
+    """
+
+    def __init__(self, what: str, tried: str = "") -> None:
+        super().__init__(
+            f"{what}{tried}; lower training.refiner_rate and training.discriminator_rate, or set "
+            "training.precision = 'fp32'"
+        )
+        self.what = what
 
 
 class OutputError(SimganAugError):

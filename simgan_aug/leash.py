@@ -3,6 +3,8 @@
 No one weight fits: what leaves one pair of data as it is lets another paint a second hand beside
 the first. Held tightly from the start, colours settle wrongly (a dark hand takes the backdrop's);
 so the weight begins low, and grows as far as what is measured asks for (examples/study/RESULTS.md).
+What is measured is what comes out, with the tone of photos where images are small enough to be held
+whole.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from simgan_aug.alarms.measures import Array, Box, drift
 EVERY = 25
 """Steps between two looks."""
 
-RANGE = (0.02, 20.0)
-"""Of the weight: at 20 nothing but tone changes any more."""
+RANGE = (0.02, 4.0)
+"""Of the weight. Held more tightly, colours no longer reach where they belong; and where the tone
+of a photo alone moves more than the target, tightness is no cure."""
 
 QUICKEST = (0.9, 1.22)
 """Factors on the weight at one look: it grows from 0.1 to 2 within 400 steps, and falls slowly."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from simgan_aug.alarms import Alarm, Watch
 from simgan_aug.alarms.watch import at_rest
 from simgan_aug.config import Config
 from simgan_aug.data import Source
-from simgan_aug.data.handful import take_handful, take_labelled
+from simgan_aug.data.handful import SIDE, take_handful, take_labelled
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.leash import EVERY, Leash
 from simgan_aug.networks.contract import takes_reference
@@ -42,12 +43,16 @@ class Oversight:
         state: TrainingState,
     ) -> None:
         self._channels, self._bank, self._state = synthetic.channels, bank, state
+        self._tone = config.tone
         paired = takes_reference(state.discriminator)
-        self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._textured)
+        self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._refined)
         self._leash = None
         if target := config.regularization.drift:
             images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
-            self._leash = Leash(images=images, boxes=boxes, refine=self._textured, target=target)
+            # What tone an image would take cannot be told from a window of it.
+            whole = all(max(image.shape) < SIDE for image in images)
+            refine = functools.partial(self._refined, toned=whole)
+            self._leash = Leash(images=images, boxes=boxes, refine=refine, target=target)
 
     def look(self, steps: int) -> list[Alarm]:
         """What is wrong after so many adversarial steps."""
@@ -63,9 +68,18 @@ class Oversight:
         own = torch.tensor([weight], dtype=torch.float64, device=self._device())
         scalars[CONTOURS] = torch.stack(ranks.gather(own)).mean().item()
 
-    def _textured(self, network: nn.Module, images: list[Any], seed: int = 0) -> list[Any]:
-        """Images that have their tone, if it comes first, through a network; at rest."""
-        refiner = ImageRefiner(network, self._channels, self._bank, "never", device=self._device())
+    def _refined(
+        self, network: nn.Module, images: list[Any], seed: int = 0, toned: bool = False
+    ) -> list[Any]:
+        """Images that have their tone, if it comes first, through a network; at rest.
+
+        Args:
+            toned: and through the tone that comes after it.
+        """
+        match = "after" if toned and self._tone.match == "after" else "never"
+        refiner = ImageRefiner(
+            network, self._channels, self._bank, match, self._tone.share, device=self._device()
+        )
         refined: list[Any] = refiner(images, seed=seed)
         return refined
 

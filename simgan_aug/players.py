@@ -129,11 +129,7 @@ class Players:
             found[f"the gradient of the {player}"] = torch.stack(norms).sum().item()
         for what, value in found.items():
             if not abs(value) < float("inf"):
-                raise DivergenceError(
-                    f"{what} is {value} in step {self.state.step + 1}; lower "
-                    "training.refiner_rate and training.discriminator_rate, or set "
-                    "training.precision = 'fp32'"
-                )
+                raise DivergenceError(f"{what} is {value} in step {self.state.step + 1}")
 
     def _shares(self, with_real: bool) -> Iterator[_Share]:
         """This rank's shares of the next batch, for which as much is drawn as for the whole."""

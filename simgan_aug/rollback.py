@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from simgan_aug.config import Training
-from simgan_aug.errors import DivergenceError, TrainingError
+from simgan_aug.errors import DivergenceError
 from simgan_aug.state import TrainingState
 
 
@@ -54,16 +54,13 @@ class LastGood:
         """Set the state back to what is held, and lower its rates.
 
         Raises:
-            TrainingError: it has been done as often as the config allows.
+            DivergenceError: it has been done as often as the config allows.
         """
         scalars, config = self._state.scalars, self._config
         count, rate = scalars["rollbacks"] + 1, scalars["rate"] * config.rollback_factor
         if count > config.rollbacks:
-            raise TrainingError(
-                f"{error}: gone back {config.rollbacks} times, to {scalars['rate']:g} of the "
-                "learning rates; start another run with lower training.refiner_rate and "
-                "training.discriminator_rate, or training.precision = 'fp32'"
-            ) from error
+            tried = f" (gone back {count - 1:.0f} times, to {scalars['rate']:g} of both rates)"
+            raise DivergenceError(error.what, tried) from error
         self._state.load(self._held)
         scalars |= {"rollbacks": count, "rate": rate}
-        return Rollback(step=self._state.step, rate=rate, reason=str(error))
+        return Rollback(step=self._state.step, rate=rate, reason=error.what)

@@ -96,7 +96,9 @@ def test_it_may_go_back_to_the_very_beginning(diverging):
 def test_it_goes_back_as_often_as_allowed_and_then_says_what_to_turn(diverging):
     run = diverging(step=4, bears=0, rollbacks=2, rollback_factor=0.1)
 
-    with pytest.raises(TrainingError, match=r"gone back 2 times, to 0\.01 of the .*rates; start"):
+    with pytest.raises(
+        TrainingError, match=r"in step 4 \(gone back 2 times, to 0\.01 of .*\); lower"
+    ):
         list(run.steps())
 
     assert run.loss.fell == [4, 4, 4]

@@ -7,8 +7,8 @@ the same names. A shuffle divides the synthetic images into two random halves; e
 seeds that no other arm has. Nothing but chance tells the two apart, so that any verdict but "no
 difference" is false. The real photos are halved in the same way: one half, with its labels, stands
 for synthetic images, the other one is the oracle. Probes are reduced (`--steps`, `--batch-size`),
-so that all of it takes a core some twenty minutes. Finished probes are kept in WORK, and not trained
-again.
+so that all of it takes some twenty minutes of a core. Finished probes are kept in WORK, and not
+trained again.
 
 `--simulate` needs no data: how often intervals hold the truth, for gaps drawn from normal
 distributions whose parts are known, ours beside the percentiles of a bootstrap over seeds and

@@ -48,6 +48,7 @@ def train(
     Ctrl-C saves; --resume --out RUN goes on. On many GPUs: torchrun --nproc-per-node 8
     -m simgan_aug.cli train ...
     """
+    from simgan_aug.errors import DivergenceError
     from simgan_aug.ranks import join
     from simgan_aug.run import REFINER, Inputs, Run, read_info
 
@@ -66,7 +67,10 @@ def train(
     with console.status("decoding images"):
         run = Run(config, inputs, out, device=device, resume=resume, licence=licence, ranks=ranks)
     if not ranks.leads:
-        follow(run, out)
+        try:
+            follow(run, out)
+        except DivergenceError:  # of all ranks alike: the first one says it
+            raise click.exceptions.Exit(1) from None
         return
     for line in _sources(run):
         click.echo(line, err=True)

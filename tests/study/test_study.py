@@ -59,6 +59,19 @@ def test_every_task_has_its_study(settings, task):
     assert "no verdict: " in made.table()
 
 
+def test_grey_images_are_studied_too(settings, toy):
+    for path in toy.rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    settings |= {"arms": ("raw", "colour", "hm", "fda", "pda", "default"), "seeds": 1}
+
+    made = finished(settings)
+
+    assert len(made.results().rows) == 6
+    with Image.open(settings["out"] / "pictures" / "default.png") as picture:
+        shown = np.asarray(picture)
+    assert (shown == shown[..., :1]).all()
+
+
 def test_arms_that_share_a_refiner_train_it_once(settings):
     settings["arms"] = ("strength", "raw", "mixed", "default")
 
