@@ -9,6 +9,7 @@ whole.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -66,5 +67,5 @@ def turned(weight: float, measured: float, target: float) -> float:
         measured, target: px.
     """
     least, most = QUICKEST
-    factor = min(most, max(least, (measured / target) ** 0.5))
+    factor = min(most, max(least, math.sqrt(measured / target)))
     return min(RANGE[1], max(RANGE[0], weight * factor))

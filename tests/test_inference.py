@@ -534,9 +534,7 @@ def test_matched_after_the_network_an_image_has_the_tone_whatever_the_network_di
 def test_a_share_of_the_match_is_that_share_of_the_way(share, seed):
     image, bank = torch.rand(3, 8, 8), torch.rand(1, 3, tone.QUANTILES).sort().values
 
-    part, whole = (
-        refining(small(), bank=bank, share=(s, s))(image, seed=seed) for s in (share, 1)
-    )
+    part, whole = (refining(small(), bank=bank, share=(s, s))(image, seed=seed) for s in (share, 1))
 
     assert torch.allclose(part - image, share * (whole - image), atol=0.01)
 

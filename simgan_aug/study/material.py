@@ -51,14 +51,17 @@ class Material:
         self.notes: list[str] = []
         self.arms = arms_of(settings.arms, settings.real_labels is not None)
         self.configs = self._configs()
-        kind = task_of(settings.task)
+        # Realism is of whole images, whatever the task; boxes tell whether labels have moved.
+        kind = task_of(settings.task if settings.real_test else "detect")
         source = open_labelled(settings.synthetic, settings.images, settings.limit)
         self.images = source.folder
         for folder in (self.images, settings.real_train):
             check_apart(folder, settings.out)
         self.categories = tuple(source.names())
         self.size = settings.size or canvas.fitting(sizes_of(source, kind), kind.area)
-        self.task: Task = kind(self.categories, source.keypoints(), self.size)
+        self.task: Task | None = None
+        if settings.real_test:
+            self.task = kind(self.categories, source.keypoints(), self.size)
         self.metric = kind.metric
         maps = kind.maps or settings.only_labels
         self.synthetic = read_split(source, kind, self.size, self.categories, maps)

@@ -175,16 +175,16 @@ class Study:
             search: what is chosen from later, by `gains.chosen`.
             seed: of the probes.
         """
-        material, found = self.material, {}
-        assert material.test is not None
+        task, test, budget = self.material.task, self.material.test, self.material.budget
+        assert task is not None
+        assert test is not None
+        found = {}
         for policy in search:
-            probe = train_probe(material.task, split, feed, policy, seed, material.budget)
-            network = yield from probe
-            answers = predict(material.task, network, material.test.images, material.budget)
-            values = np.zeros(len(material.test))
+            network = yield from train_probe(task, split, feed, policy, seed, budget)
+            answers, values = predict(task, network, test.images, budget), np.zeros(len(test))
             for half in (False, True):
-                rows = np.flatnonzero(material.halves == half)
-                values[rows] = material.task.values(answers[rows], material.test.rows(rows))
+                rows = np.flatnonzero(self.material.halves == half)
+                values[rows] = task.values(answers[rows], test.rows(rows))
             found[policy.name] = values.round(6).tolist()
         return found
 

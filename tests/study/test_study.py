@@ -296,7 +296,10 @@ def test_the_oracle_may_be_added_later(settings, toy):
     assert [row.arm.name for row in made.results().rows] == ["raw", "hm", "oracle"]
 
 
-def test_without_test_photos_there_is_realism_and_no_verdict(settings):
+def test_without_test_photos_there_is_realism_and_no_verdict(settings, toy):
+    path = toy / "synthetic" / "labels.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "annotations": []}))
     settings |= {"real_test": None, "arms": ("raw", "hm", "default"), "seeds": 3}
 
     made = finished(settings)
