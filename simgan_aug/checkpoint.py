@@ -27,8 +27,8 @@ from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you
 from simgan_aug.files import write_atomically
 from simgan_aug.tone import QUANTILES
 
-FORMAT = 1
-"""Version of the header; files of a later version are refused."""
+FORMAT = 2
+"""Version of the file; those of other versions, whose networks compute otherwise, are refused."""
 
 _HEADER = "simgan_aug"
 _STATE_HEADER = "simgan_aug_state"
@@ -124,6 +124,11 @@ def load(refiner: str | os.PathLike[str]) -> Checkpoint:
             raise CheckpointError(
                 f"{path}: format {header['format']} is newer than this simgan_aug "
                 f"(format {FORMAT}); upgrade it"
+            )
+        if header["format"] < FORMAT:
+            raise CheckpointError(
+                f"{path}: written by an earlier simgan_aug (format {header['format']}), whose "
+                "refiner computes otherwise; train it again, or refine with that version"
             )
         settings = config_module.parse(header["config"], source=str(path))
         channels, provenance = int(header["channels"]), dict(header["provenance"])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from simgan_aug import tone
+from simgan_aug.config import Tone
 from simgan_aug.devices import resolve_device, resolve_precision
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.networks.contract import condition, halo, memory_per_pixel
@@ -35,7 +36,8 @@ class ImageRefiner:
         max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
             halo, which changes no grey level (of 255); in bf16 now and then one.
         precision: "fp32"; "bf16", at most one grey level apart and several times as fast on a GPU
-            and on a CPU with AMX; or "auto": bf16 on these, else fp32.
+            and on a CPU with AMX; or "auto": bf16 on these, else fp32. A match after the network
+            enlarges what is apart as it enlarges contrast.
     """
 
     def __init__(
@@ -52,8 +54,7 @@ class ImageRefiner:
     ) -> None:
         if max_workspace_mb < 1:
             raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
-        if match not in ("after", "before", "never"):
-            raise ConfigError(f"match must be 'after', 'before' or 'never', got {match!r}")
+        Tone(match=match, share=share)  # refuses what is neither
         self.device = resolve_device(device)
         self.network: nn.Module = network.to(self.device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -139,10 +140,14 @@ class ImageRefiner:
         # Floats on a GPU are looked at once only: each look waits for the GPU.
         pixels = Pixels(image, self.channels, channel_order, look=not self._looked)
         self._looked = True
-        colour = pixels.colour()
+        colour, seen = pixels.colour(), pixels.seen()
         seeds, strengths = seeds_of(seed, len(colour)), strengths_of(strength, len(colour))
         parts = [
-            self._change(colour[rows].to(self.device), seeds[rows]).to(colour.device)
+            self._change(
+                colour[rows].to(self.device),
+                seeds[rows],
+                None if seen is None else seen[rows].to(self.device),
+            ).to(colour.device)
             for rows in self._rows(colour)
         ]
         change = parts[0] if len(parts) == 1 else torch.cat([colour[:0], *parts])
@@ -150,20 +155,20 @@ class ImageRefiner:
         return pixels.add(change.mul_(change.new_tensor(strengths)[:, None, None, None]))
 
     @torch.no_grad()  # not inference_mode: a task network trains on what we return
-    def _change(self, colour: Tensor, seeds: Sequence[int]) -> Tensor:
-        """What refining adds to (N, C, H, W) in [0, 1]."""
+    def _change(self, colour: Tensor, seeds: Sequence[int], seen: Tensor | None) -> Tensor:
+        """What refining adds to (N, C, H, W) in [0, 1]; the tone is that of what is seen."""
         references = self._references(seeds)
         toned = colour
         if references is not None and self.match == "before":
-            toned = self._matched(colour, references, [1.0] * len(seeds))
+            toned = self._matched(colour, references, [1.0] * len(seeds), seen)
         change = self._texture(toned, references, self._noise(colour, seeds))
         if toned is not colour:
             change.add_(toned).sub_(colour)
         if references is None or self.match != "after":
             return change
-        refined = change.add_(colour).clamp_(0, 1)
+        refined = change.add_(colour).nan_to_num_(0).clamp_(0, 1)
         shares = [tone.pick_share(self.share, seed) for seed in seeds]
-        return self._matched(refined, references, shares).sub_(colour)
+        return self._matched(refined, references, shares, seen).sub_(colour)
 
     def _texture(self, toned: Tensor, references: Tensor | None, noise: Tensor | None) -> Tensor:
         """What the network adds, tile by tile."""
@@ -187,10 +192,17 @@ class ImageRefiner:
             return None
         return torch.stack([tone.pick(self.bank, seed) for seed in seeds])
 
-    def _matched(self, images: Tensor, references: Tensor, shares: Sequence[float]) -> Tensor:
+    def _matched(
+        self,
+        images: Tensor,
+        references: Tensor,
+        shares: Sequence[float],
+        seen: Tensor | None,
+    ) -> Tensor:
         """The images in these tones, each by its share."""
-        drawn = zip(images, references, shares, strict=True)
-        return torch.stack([tone.matched(image, tones, share) for image, tones, share in drawn])
+        masks = [None] * len(images) if seen is None else list(seen)
+        drawn = zip(images, references, shares, masks, strict=True)
+        return torch.stack([tone.matched(*each) for each in drawn])
 
     def _noise(self, colour: Tensor, seeds: Sequence[int]) -> Tensor | None:
         """Drawn on the CPU for the whole image: neither device nor tiles change the result."""

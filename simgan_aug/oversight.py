@@ -47,7 +47,8 @@ class Oversight:
         paired = takes_reference(state.discriminator)
         self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._refined)
         self._leash = None
-        if target := config.regularization.drift:
+        target = config.regularization.drift
+        if target and config.regularization.contours:
             images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
             # What tone an image would take cannot be told from a window of it.
             whole = all(max(image.shape) < SIDE for image in images)
@@ -63,10 +64,14 @@ class Oversight:
         if self._leash is None or step.phase != "adversarial" or step.number % EVERY:
             return
         scalars, refiner, ranks = self._state.scalars, self._state.refiner, self._state.ranks
+        # Images matched before the network have the tones that these seeds draw.
+        seed = 0 if self._tone.match == "before" else step.number * HELD
         with at_rest(refiner):
-            weight, _ = self._leash.turn(scalars[CONTOURS], refiner, step.number * HELD)
-        own = torch.tensor([weight], dtype=torch.float64, device=self._device())
-        scalars[CONTOURS] = torch.stack(ranks.gather(own)).mean().item()
+            weight, _ = self._leash.turn(scalars[CONTOURS], refiner, seed)
+        if ranks.world > 1:
+            own = torch.tensor([weight], dtype=torch.float64, device=self._device())
+            weight = torch.stack(ranks.gather(own)).mean().item()
+        scalars[CONTOURS] = weight
 
     def _refined(
         self, network: nn.Module, images: list[Any], seed: int = 0, toned: bool = False

@@ -69,6 +69,11 @@ class Pixels:
             return colour.flip(1)
         return colour.expand(-1, self._channels, -1, -1) if self._grey else colour
 
+    def seen(self) -> Tensor | None:
+        """Where alpha shows anything, (N, H, W) bool; None: there is no alpha."""
+        alpha = self._native[:, self._colours :]
+        return alpha[:, 0].float() > 0 if alpha.shape[1] else None
+
     def add(self, change: Tensor) -> Image:
         """The image with `change` added, as it came.
 

@@ -164,6 +164,10 @@ def read_info(out: Path) -> dict[str, Any]:
     """
     try:
         info: dict[str, Any] = json.loads((out / INFO).read_text(encoding="utf-8"))
+        if isinstance(info["config"].get("tone", {}).get("match"), bool):
+            raise CheckpointError(
+                f"{out}: a run of an earlier simgan_aug; begin a new one in another --out"
+            )
         parse(info["config"], source=str(out / INFO))
         Inputs.from_builtins(info["inputs"])
         if set(info["fingerprints"]) != {"synthetic", "real"}:

@@ -22,10 +22,18 @@ QUANTILES = 64
 """Quantiles kept per channel of a reference photo."""
 
 
-def histogram(image: Tensor) -> Tensor:
-    """Counts per channel and level: (C, H, W) in [0, 1] -> (C, LEVELS) float32."""
-    levels = (image * (LEVELS - 1)).round().clamp(0, LEVELS - 1).long().flatten(1)
-    return torch.stack([torch.bincount(channel, minlength=LEVELS) for channel in levels]).float()
+def histogram(image: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Counts per channel and level: (C, H, W) in [0, 1] -> (C, LEVELS) float32.
+
+    Args:
+        seen: (H, W) bool, pixels that count; None, or none of them: all.
+    """
+    some = seen is not None and bool(seen.any())
+    counts = []
+    for channel in image:  # one at a time: indices are of 64 bits
+        levels = (channel[seen] if some else channel.flatten()) * (LEVELS - 1)
+        counts.append(torch.bincount(levels.round().clamp(0, LEVELS - 1).long(), minlength=LEVELS))
+    return torch.stack(counts).float()
 
 
 def quantiles(counts: Tensor) -> Tensor:
@@ -73,17 +81,22 @@ def apply_curve(image: Tensor, curve: Tensor) -> Tensor:
     return toned.view_as(image)
 
 
-def matched(image: Tensor, reference: Tensor, share: float = 1.0) -> Tensor:
-    """An image in the tone of a reference.
+def matched(
+    image: Tensor, reference: Tensor, share: float = 1.0, seen: Tensor | None = None
+) -> Tensor:
+    """An image in the tone of a reference, in steps of one of `LEVELS` where its curve is steep.
 
     Args:
         image: (C, H, W) in [0, 1].
         reference: (C, QUANTILES) from `quantiles`.
         share: of the way there, in [0, 1]; below 1 a part of each contrast is kept for certain.
+        seen: (H, W) bool, pixels whose tone counts; what alpha hides has none.
     """
-    curve = tone_curve(histogram(image), reference)
+    curve = tone_curve(histogram(image, seen), reference)
     levels = torch.linspace(0, 1, LEVELS, device=image.device)
-    return apply_curve(image, torch.lerp(levels.expand_as(curve), curve, share))
+    curve = torch.lerp(levels.expand_as(curve), curve, share)
+    channels = zip(image.split(1), curve.split(1), strict=True)
+    return torch.cat([apply_curve(*each) for each in channels])
 
 
 def pick(bank: Tensor, seed: int) -> Tensor:

@@ -150,7 +150,7 @@ def test_the_file_is_json_and_raw_numbers(path):
 
     assert max(entry["data_offsets"][1] for entry in header.values()) == len(content) - 8 - length
     assert {entry["dtype"] for entry in header.values()} == {"F32"}
-    assert ours["format"] == 1
+    assert ours["format"] == 2
     assert ours["refiner"]["name"] == "unshuffle"
     assert ours["config"]["refiner"]["options"] == OPTIONS
 
@@ -336,13 +336,22 @@ def option(name, value):
     return assign("config", "refiner", "options", name, value=value)
 
 
-@pytest.mark.parametrize("format_", [2, 10**30, 1.5, float("nan")])
+@pytest.mark.parametrize("format_", [3, 10**30, 2.5, float("nan")])
 def test_a_file_of_a_later_version_says_to_upgrade(path, format_):
     forge(path, assign("format", value=format_))
 
     message = rejected(path)
 
-    assert message == f"format {format_} is newer than this simgan_aug (format 1); upgrade it"
+    assert message == f"format {format_} is newer than this simgan_aug (format 2); upgrade it"
+
+
+def test_a_file_of_an_earlier_version_says_to_train_again(path):
+    forge(path, assign("format", value=1))
+
+    message = rejected(path)
+
+    assert "earlier simgan_aug (format 1)" in message
+    assert "train it again" in message
 
 
 def test_a_part_that_is_not_installed_is_named_with_who_offers_it(path):

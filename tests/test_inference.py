@@ -608,3 +608,42 @@ def test_the_precision_that_is_not_asked_for_is_that_of_auto():
     refine = ImageRefiner(small(), 3, device="cpu")
 
     assert refine.precision == resolve_precision("auto", torch.device("cpu"))
+
+
+def test_what_alpha_hides_has_no_part_in_the_tone():
+    rng = np.random.default_rng(0)
+    image = np.zeros((40, 40, 4), np.uint8)
+    image[:20, :20, :3] = rng.integers(60, 90, (20, 20, 3))
+    image[:20, :20, 3] = 255
+    bank = torch.linspace(0, 1, tone.QUANTILES).expand(1, 3, -1)
+
+    whole = refining(small(), bank=bank, share=(1, 1))(image)
+    alone = refining(small(), bank=bank, share=(1, 1))(image[:20, :20])
+
+    assert np.array_equal(whole[:20, :20], alone)
+    assert np.array_equal(whole[..., 3], image[..., 3])
+
+
+def test_an_image_that_alpha_hides_whole_is_toned_like_one_without():
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8)
+    image[..., 3] = 0
+    bank = torch.rand(1, 3, tone.QUANTILES).sort().values
+    refine = refining(small(), bank=bank)
+
+    assert np.array_equal(refine(image)[..., :3], refine(image[..., :3]))
+
+
+@pytest.mark.parametrize("share", [(1.0, 0.5), (0.0, 2.0), (float("nan"), 1.0)])
+def test_an_impossible_share_is_refused_at_once(share):
+    with pytest.raises(ConfigError, match="share"):
+        refining(small(), share=share)
+
+
+def test_what_a_network_makes_infinite_does_not_stop_the_tone_step():
+    class Broken(nn.Module):
+        def forward(self, images):
+            return images * float("nan")
+
+    bank = torch.rand(1, 3, tone.QUANTILES).sort().values
+
+    assert refining(Broken(), bank=bank)(torch.rand(3, 8, 8)).isfinite().all()

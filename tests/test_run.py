@@ -513,3 +513,23 @@ def test_a_weight_of_contours_without_a_target_stays(inputs, tmp_path, monkeypat
     weights = {s.state.scalars["contours"] for s in Run(fixed, inputs, tmp_path / "out").steps()}
 
     assert weights == {0.3}
+
+
+def test_without_a_term_for_contours_no_drift_brings_one_in(inputs, tmp_path, monkeypatch):
+    monkeypatch.setattr("simgan_aug.oversight.EVERY", 1)
+    free = dataclasses.replace(SMALL, regularization=Regularization(contours=0, drift=0.01))
+
+    weights = {s.state.scalars["contours"] for s in Run(free, inputs, tmp_path / "out").steps()}
+
+    assert weights == {0}
+
+
+def test_a_run_of_an_earlier_version_is_refused_in_words(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+    path = tmp_path / "out" / "run.json"
+    info = json.loads(path.read_text())
+    info["config"]["tone"]["match"] = True
+    path.write_text(json.dumps(info))
+
+    with pytest.raises(CheckpointError, match="run of an earlier simgan_aug; begin a new one"):
+        read_info(tmp_path / "out")

@@ -192,7 +192,7 @@ def test_some_rows_of_a_batch_are_those_of_the_whole(rows, start, seed):
     weights = [RNG.random((20, 30)).astype(np.float16)] * 2
     images = [RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8) for _ in range(2)]
     source = Source(images, ["a", "b"], weights)
-    crops = Crops(source, LARGE, 6, seed, tone_bank(source, 2, 0), match=True, share=(0.2, 1))
+    crops = Crops(source, LARGE, 6, seed, tone_bank(source, 2, 0), match=True)
     wanted = range(6)[rows]
     if not wanted:
         return

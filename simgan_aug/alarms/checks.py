@@ -182,7 +182,7 @@ def _drifting(
         value,
         MOST_DRIFT,
         f"{where} the picture has moved by {value:.1f} px or more, or is lost: raise "
-        "regularization.contours (or lower regularization.drift), regularization.weight or the "
+        "regularization.contours if regularization.drift is 0, regularization.weight, or the "
         "labels' factors in regularization.labels, set "
         "refiner.max_change, or give the refiner noise (refiner.noise_channels), so that it need "
         "not repaint",

@@ -88,7 +88,6 @@ class Crops:
         bank: (K, C, Q) tones; each crop gets one of them as its reference.
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
-        share: of the match, drawn from this range for each crop.
     """
 
     def __init__(
@@ -100,10 +99,9 @@ class Crops:
         bank: Tensor | None = None,
         match: bool = False,
         own_tone: bool = False,
-        share: tuple[float, float] = (1.0, 1.0),
     ) -> None:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
-        self.bank, self.match, self.own_tone, self.share = bank, match, own_tone, share
+        self.bank, self.match, self.own_tone = bank, match, own_tone
         self._histograms: dict[int, Tensor] = {}
 
     def batches(self, start: int = 0, rows: slice | None = None) -> Batches:
@@ -189,10 +187,6 @@ class Crops:
 
     def _matched(self, crops: Tensor, rows: Sequence[_Row], reference: Tensor) -> Tensor:
         curves = tone.tone_curve(self._counts(rows).flatten(0, 1), reference.flatten(0, 1))
-        shares = [float(row.rng.uniform(*self.share)) for row in rows]
-        if min(shares) < 1:
-            part = torch.tensor(shares).repeat_interleave(crops.shape[1])[:, None]
-            curves = torch.lerp(torch.linspace(0, 1, tone.LEVELS).expand_as(curves), curves, part)
         return tone.apply_curve(crops.flatten(0, 1), curves).view(crops.shape)
 
     def _counts(self, rows: Sequence[_Row]) -> Tensor:

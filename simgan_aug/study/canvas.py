@@ -31,6 +31,13 @@ class View(NamedTuple):
     name: str
     """Of the file, relative to its folder."""
     region: Region
+    whole: Size
+    """Of the image in the file."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is all of the image."""
+        return self.region == (0, 0, *self.whole)
 
 
 def fitting(sizes: Sequence[Size], area: int) -> Size:

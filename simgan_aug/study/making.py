@@ -79,15 +79,16 @@ class Maker:
 
     def _make(self, arm: Arm, seed: int) -> Making:
         split, photos, count = self.material.synthetic, self.material.photos, self.settings.forms
+        images = self.material.images
         if arm.kind == ORACLE:
             assert self.material.oracle is not None
             return self.material.oracle.images[None]
         if arm.kind in PLAIN:
             return split.images[None]
         if arm.kind == "colour":
-            return (yield from references.coloured(split, photos))
+            return (yield from references.coloured(split, images, photos))
         if arm.kind in ("fda", "hm", "pda"):
-            return (yield from references.referred(arm.kind, split, photos, count, seed))
+            return (yield from references.referred(arm.kind, split, images, photos, count, seed))
         if arm.kind in ("folder", "command"):
             folder = Path(arm.source) if arm.kind == "folder" else self._commanded(arm, seed)
             return (yield from forms.from_folder(split, folder))

@@ -93,7 +93,8 @@ class Material:
         if way == "folder":
             found = numbered([os.path.dirname(name) for name in names])
         elif way == "similar":
-            alike = near_duplicates(np.stack([thumbnail(image) for image in self.test.images]))
+            pictures = map(thumbnail, self.test.pictures(self.test.images))
+            alike = near_duplicates(np.stack(list(pictures)))
             found = joined(alike, enumerate(np.unique(found, return_index=True)[1][found]))
         if (count := len(np.unique(found))) < LEAST:
             raise DataError(
@@ -134,11 +135,15 @@ class Material:
         if self.oracle is not None:
             parts.append(f"{len(self.oracle):,} labelled real, for the oracle alone,")
         wide, high = self.size
-        return [
-            f"{', '.join(parts)} images at {wide}x{high}; task {self.settings.task}, categories "
-            f"{', '.join(self.categories[:12])}; probes of {self.budget.steps} steps of "
-            f"{self.budget.batch_size} images; {self.settings.forms} forms of an image"
-        ]
+        said = (
+            f"{', '.join(parts)} images at {wide}x{high}; {self.settings.forms} forms of an image"
+        )
+        if self.is_scored:
+            said += (
+                f"; task {self.settings.task}, categories {', '.join(self.categories[:12])}; "
+                f"probes of {self.budget.steps} steps of {self.budget.batch_size} images"
+            )
+        return [said]
 
     def _labelled(self, path: Path | None, folder: Path | None) -> Split | None:
         if path is None:

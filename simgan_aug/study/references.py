@@ -2,51 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import albumentations as A
+import cv2
 import numpy as np
 
+from simgan_aug.imagefile import read_image
+from simgan_aug.pixels import to_display
 from simgan_aug.study import canvas
 from simgan_aug.study.forms import CHUNK, Making
-from simgan_aug.study.split import Split
+from simgan_aug.study.split import Split, canvases
 
 Array = np.ndarray[Any, Any]
 
 Referring = Callable[[Array, Array], Array]
 """(image, real photo) -> the image changed."""
 
+MOST = 640 * 480
+"""Px of a file that a change is found at; that of a larger one is scaled up from so many."""
 
-def referred(kind: str, split: Split, photos: Split, count: int, seed: int) -> Making:
+
+def referred(kind: str, split: Split, images: Path, photos: Split, count: int, seed: int) -> Making:
     """Forms that refer to a real photo each: "fda", "hm" or "pda".
 
     Args:
         kind: which.
-        split: synthetic canvases.
+        split: synthetic canvases; crops are cut from whole images that have been changed, for it is
+            whole photos that these are made like.
+        images: folder of their files.
         photos: real ones; each image and form is given one of them at random.
         count: forms of each image.
         seed: of all draws.
     """
-    references = [
-        np.ascontiguousarray(canvas.content(image, view.region))
-        for image, view in zip(photos.images, photos.views, strict=True)
-    ]
+    references = photos.pictures(photos.images)
     forms = np.repeat(split.images[None], count, 0)
     for number in range(count):
         change = _referring(kind, seed * 1000 + number)
         picked = np.random.default_rng([seed, number]).integers(len(references), size=len(split))
+        left = iter(references[int(place)] for place in picked)
+        if not all(view.is_whole for view in split.views):
+            for row, made in enumerate(
+                canvases(split.views, split.size, lambda name: _whole(images / name, change, left))  # noqa: B023  # used up within this round
+            ):
+                forms[number, row] = made
+                if row % CHUNK == 0:
+                    yield
+            continue
         for row, view in enumerate(split.views):
             part = canvas.content(forms[number, row], view.region)
-            part[:] = change(np.ascontiguousarray(part), references[int(picked[row])])
+            part[:] = change(np.ascontiguousarray(part), next(left))
             if row % CHUNK == 0:
                 yield
     return forms
 
 
-def coloured(split: Split, photos: Split) -> Making:
-    """One form, whose channels have mean and deviation of all real photos."""
-    (mean, spread), (wanted, wide) = (_levels(split), _levels(photos))
+def coloured(split: Split, images: Path, photos: Split) -> Making:
+    """One form, whose channels have mean and deviation of all real photos.
+
+    Args:
+        split, images, photos: as in `referred`; the levels are those of whole images.
+    """
+    (mean, spread), (wanted, wide) = _levels(_wholes(split, images)), _levels(_wholes(photos))
     forms = split.images[None].copy()
     for row, view in enumerate(split.views):
         part = canvas.content(forms[0, row], view.region)
@@ -94,11 +113,35 @@ def _axes(levels: Array) -> tuple[Array, Array]:
     return mean, vectors.T[::-1]
 
 
-def _levels(split: Split) -> tuple[Array, Array]:
-    """Mean and deviation of each channel, bars left out."""
+def _whole(path: Path, change: Referring, photos: Iterator[Array]) -> Array:
+    """A file's image made like the next photo."""
+    image = to_display(read_image(path).pixels)
+    scale = min(1.0, (MOST / (image.shape[0] * image.shape[1])) ** 0.5)
+    if scale == 1:
+        return change(image, next(photos))
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    off = change(small, next(photos)).astype(np.float32) - small
+    made: Array = (image + cv2.resize(off, image.shape[1::-1])).clip(0, 255).round()
+    return made.astype(np.uint8)
+
+
+def _wholes(split: Split, images: Path | None = None) -> Iterator[Array]:
+    """Whole images, small, bars left out."""
+    if images is None or all(view.is_whole for view in split.views):
+        yield from split.pictures(split.images)
+        return
+    for name, size in dict.fromkeys((view.name, view.whole) for view in split.views):
+        region = (0, 0, *size)
+        yield canvas.content(
+            canvas.put(read_image(images / name).pixels, region, split.size), region
+        )
+
+
+def _levels(images: Iterable[Array]) -> tuple[Array, Array]:
+    """Mean and deviation of each channel."""
     sums, squares, count = np.zeros(3), np.zeros(3), 0
-    for image, view in zip(split.images, split.views, strict=True):
-        levels = canvas.content(image, view.region).reshape(-1, 3).astype(float)
+    for image in images:
+        levels = image.reshape(-1, 3).astype(float)
         sums, squares, count = (
             sums + levels.sum(0),
             squares + (levels**2).sum(0),

@@ -65,6 +65,11 @@ class Split:
         digest.update(b"" if self.maps is None else self.maps.tobytes())
         return str(digest.hexdigest())
 
+    def pictures(self, images: Array) -> list[Array]:
+        """What of its canvases, or of others made from them, is picture; bars are none."""
+        pairs = zip(images, self.views, strict=True)
+        return [np.ascontiguousarray(canvas.content(image, view.region)) for image, view in pairs]
+
     def rows(self, kept: Array) -> Split:
         """Some of the canvases, in the order given."""
         return dataclasses.replace(
@@ -101,7 +106,7 @@ def read_split(
         for region, kept in looks.views(known, (pixels.shape[1], pixels.shape[0])):
             numbers = [place[source.category(each)] for each in kept]
             images.append(canvas.put(pixels, region, size))
-            views.append(View(entry.file_name, region))
+            views.append(View(entry.file_name, region, (pixels.shape[1], pixels.shape[0])))
             labels.append(
                 tuple(map(_label, kept, numbers, [region] * len(kept), [size] * len(kept)))
             )
@@ -132,7 +137,7 @@ def read_photos(folder: Path, size: Size, limit: int) -> Split:
         pixels = upright(read_image(folder / name))
         region = (0, 0, pixels.shape[1], pixels.shape[0])
         images.append(canvas.put(pixels, region, size))
-        views.append(View(name, region))
+        views.append(View(name, region, region[2:]))
     return Split(np.stack(images), tuple(views))
 
 
@@ -142,16 +147,15 @@ def canvases(
     """The canvases of views when their images are other ones; each image is asked for once.
 
     Raises:
-        ImageError: an image has not the size that the labels need.
+        ImageError: an image has not the size of the one that was labelled.
     """
     for name, group in groupby(views, key=lambda view: view.name):
         pixels = pixels_of(name)
         for view in group:
-            x, y, width, height = view.region
-            if pixels.shape[0] < y + height or pixels.shape[1] < x + width:
+            if (pixels.shape[1], pixels.shape[0]) != view.whole:
                 raise ImageError(
-                    f"{name}: expected at least {x + width}x{y + height} px as in the synthetic "
-                    f"image, got {pixels.shape[1]}x{pixels.shape[0]}"
+                    f"{name}: expected {view.whole[0]}x{view.whole[1]} px as the synthetic image "
+                    f"has, got {pixels.shape[1]}x{pixels.shape[0]}"
                 )
             yield canvas.put(pixels, view.region, size)
 

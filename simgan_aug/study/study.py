@@ -190,9 +190,10 @@ class Study:
 
     def _realism(self, feed: Feed) -> list[dict[str, Any]]:
         material = self.material
-        rows = np.arange(len(material.synthetic))
+        split, photos = material.synthetic, material.photos
+        made = feed(np.arange(len(split)), 0)
         found = compare(
-            list(material.synthetic.images), list(material.photos.images), list(feed(rows, 0))
+            split.pictures(split.images), photos.pictures(photos.images), split.pictures(made)
         )
         measures: list[dict[str, Any]] = found.as_json()["measures"]
         return measures

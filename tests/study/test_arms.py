@@ -38,6 +38,11 @@ def split(tmp_path):
 
 
 @pytest.fixture
+def images(tmp_path):
+    return tmp_path / "synthetic" / "images"
+
+
+@pytest.fixture
 def photos(tmp_path):
     write_toy(tmp_path / "real", 20, seed=1, level=120)
     return read_photos(tmp_path / "real" / "images", (32, 32), 100)
@@ -89,31 +94,67 @@ def test_two_arms_of_one_name_are_refused():
 
 
 @pytest.mark.parametrize("kind", ["fda", "hm", "pda"])
-def test_reference_photos_are_drawn_by_the_seed_for_each_image_and_form(split, photos, kind):
-    first = finish(references.referred(kind, split, photos, 2, 0))
+def test_reference_photos_are_drawn_by_the_seed_for_each_image_and_form(
+    split, images, photos, kind
+):
+    first = finish(references.referred(kind, split, images, photos, 2, 0))
 
-    assert np.array_equal(first, finish(references.referred(kind, split, photos, 2, 0)))
-    assert not np.array_equal(first, finish(references.referred(kind, split, photos, 2, 1)))
+    assert np.array_equal(first, finish(references.referred(kind, split, images, photos, 2, 0)))
+    assert not np.array_equal(first, finish(references.referred(kind, split, images, photos, 2, 1)))
     assert not np.array_equal(first[0], first[1])
     assert first.shape == (2, *split.images.shape)
 
 
 @pytest.mark.parametrize("kind", ["hm", "pda"])
-def test_levels_come_near_to_those_of_the_photos(split, photos, kind):
+def test_levels_come_near_to_those_of_the_photos(split, images, photos, kind):
     before = np.abs(split.images.mean((0, 1, 2)) - photos.images.mean((0, 1, 2)))
 
-    made = finish(references.referred(kind, split, photos, 1, 0))[0]
+    made = finish(references.referred(kind, split, images, photos, 1, 0))[0]
 
     assert (np.abs(made.mean((0, 1, 2)) - photos.images.mean((0, 1, 2))) < before / 2).all()
 
 
-def test_colour_matching_gives_mean_and_deviation_of_the_photos(split, photos):
+def test_colour_matching_gives_mean_and_deviation_of_the_photos(split, images, photos):
     noise = np.random.default_rng(0).integers(90, 160, split.images.shape, dtype=np.uint8)
 
-    made = finish(references.coloured(dataclasses.replace(split, images=noise), photos))[0]
+    made = finish(references.coloured(dataclasses.replace(split, images=noise), images, photos))[0]
 
     assert made.mean((0, 1, 2)) == pytest.approx(photos.images.mean((0, 1, 2)), abs=1)
     assert made.std((0, 1, 2)) == pytest.approx(photos.images.std((0, 1, 2)), rel=0.02)
+
+
+@pytest.fixture
+def crops(tmp_path):
+    path = write_toy(tmp_path / "synthetic", 20, seed=0)
+    return read_split(
+        open_labelled(path, None, 100), task_of("keypoints"), (24, 24), ("disc", "square"), False
+    )
+
+
+def as_photos(folder):
+    """The synthetic images themselves as the real ones."""
+    return read_photos(folder, (32, 32), 100)
+
+
+@pytest.mark.parametrize("most", [references.MOST, 20 * 20])
+def test_crops_are_cut_from_whole_images_that_were_made_like_whole_photos(
+    crops, images, monkeypatch, most
+):
+    monkeypatch.setattr(references, "MOST", most)
+    photo = as_photos(images).rows(np.array([0]))
+    row = [view.name for view in crops.views].index("0.png")
+
+    made = finish(references.referred("hm", crops, images, photo, 1, 0))[0]
+
+    # A whole image with its own histogram is itself; a crop of it would have had another one.
+    off = np.abs(made[row].astype(int) - crops.images[row]).mean()
+    assert off < (0.5 if most == references.MOST else 6)
+
+
+def test_colours_of_crops_are_matched_by_whole_images(crops, images):
+    made = finish(references.coloured(crops, images, as_photos(images)))[0]
+
+    assert np.abs(made.astype(int) - crops.images).mean() < 3  # the same images: nothing to match
 
 
 def test_bars_are_changed_by_no_arm(tmp_path, photos):
@@ -121,12 +162,16 @@ def test_bars_are_changed_by_no_arm(tmp_path, photos):
     looks = task_of("segment")
     wide = read_split(open_labelled(path, None, 100), looks, (48, 32), ("disc", "square"), True)
 
-    for work in (references.coloured(wide, photos), references.referred("hm", wide, photos, 1, 0)):
+    images = tmp_path / "other" / "images"
+    for work in (
+        references.coloured(wide, images, photos),
+        references.referred("hm", wide, images, photos, 1, 0),
+    ):
         assert (finish(work)[0][:, :, :8] == 128).all()
 
 
-def test_what_lies_outside_of_labels_can_be_kept(split, photos):
-    made = finish(references.referred("hm", split, photos, 2, 0))
+def test_what_lies_outside_of_labels_can_be_kept(split, images, photos):
+    made = finish(references.referred("hm", split, images, photos, 2, 0))
 
     kept = forms.kept_outside(made.copy(), split)
 
@@ -155,11 +200,12 @@ def test_a_folder_that_lacks_an_image_is_refused_and_says_which(tmp_path, split)
         finish(forms.from_folder(split, tmp_path / "mine"))
 
 
-def test_an_image_smaller_than_its_labels_is_refused(tmp_path, split):
+@pytest.mark.parametrize("side", [16, 64])
+def test_an_image_of_another_size_than_the_labelled_one_is_refused(tmp_path, split, side):
     shutil.copytree(tmp_path / "synthetic" / "images", tmp_path / "mine")
-    Image.new("RGB", (16, 16)).save(tmp_path / "mine" / "7.png")
+    Image.new("RGB", (side, side)).save(tmp_path / "mine" / "7.png")
 
-    with pytest.raises(ImageError, match=r"7.png: expected at least 32x32 px .* got 16x16"):
+    with pytest.raises(ImageError, match=rf"7.png: expected 32x32 px .* got {side}x{side}"):
         finish(forms.from_folder(split, tmp_path / "mine"))
 
 

@@ -271,6 +271,27 @@ def test_what_belongs_together_can_be_said(settings, toy, way, groups):
     assert not set(material.groups[material.halves]) & set(material.groups[~material.halves])
 
 
+def test_bars_do_not_make_photos_alike(settings, toy):
+    rng = np.random.default_rng(0)
+    for path in (toy / "test" / "images").iterdir():
+        Image.fromarray(rng.integers(0, 60, (32, 32, 3), np.uint8)).save(path)
+
+    material = Study(Settings(**{**settings, "size": (96, 32)})).material
+
+    assert len(np.unique(material.groups)) == 32
+
+
+def test_bars_are_no_sign_of_realism(settings, toy, monkeypatch):
+    seen = []
+    monkeypatch.setattr(study, "compare", lambda *sides: seen.extend(sides) or 1 / 0)
+    settings |= {"real_test": None, "arms": ("hm",), "size": (64, 32)}
+
+    with pytest.raises(ZeroDivisionError):
+        finished(settings)
+
+    assert {image.shape for side in seen for image in side} == {(32, 32, 3)}
+
+
 def test_crops_of_one_photo_belong_together(settings, toy):
     path = toy / "test" / "labels.json"
     content = json.loads(path.read_text())
