@@ -47,6 +47,8 @@ class Annotation(msgspec.Struct, frozen=True):
     keypoints: Any = None
     """x, y, visibility (0: not labelled, 1: hidden, 2: visible) of each, in one list."""
     id: Any = None
+    iscrowd: Any = 0
+    """1: of many objects, none of which is labelled by itself."""
 
 
 class Category(msgspec.Struct, frozen=True):
@@ -54,6 +56,8 @@ class Category(msgspec.Struct, frozen=True):
 
     id: Id
     name: str
+    keypoints: Any = None
+    """Names of those that its labels have."""
 
 
 class _Images(msgspec.Struct):
@@ -71,6 +75,8 @@ class Labels:
 
     by_image: dict[Id, list[Annotation]] = field(default_factory=dict)
     categories: dict[Id, str] = field(default_factory=dict)
+    points: dict[str, list[Any]] = field(default_factory=dict)
+    """Names of keypoints by that of their category, where the file has them."""
 
 
 def read_images(path: str | os.PathLike[str]) -> list[CocoImage]:
@@ -89,7 +95,10 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
         DataError: as `read_images`.
     """
     raw = read(path, _Labels)
-    labels = Labels(categories={category.id: category.name for category in raw.categories})
+    labels = Labels(
+        categories={category.id: category.name for category in raw.categories},
+        points={c.name: c.keypoints for c in raw.categories if isinstance(c.keypoints, list)},
+    )
     for annotation in raw.annotations:
         labels.by_image.setdefault(annotation.image_id, []).append(annotation)
     return labels
@@ -129,20 +138,25 @@ def image_folder(annotations: Path) -> Path:
     return next(with_it, present[0])
 
 
-def check_present(images: Iterable[CocoImage], folder: Path) -> None:
+def check_present(images: Iterable[CocoImage], folder: Path, option: str = "--images") -> None:
     """Reject a folder that lacks images.
+
+    Args:
+        images: those wanted.
+        folder: where they should lie.
+        option: what a user says the folder with.
 
     Raises:
         DataError: says how many, names the first, and which option helps.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder}: no such folder; say with --images where the images lie")
+        raise DataError(f"{folder}: no such folder; say with {option} where the images lie")
     names = dict.fromkeys(image.file_name for image in images)
     missing = missing_of(names, folder)
     if missing:
         raise DataError(
             f"{len(missing)} of {len(names)} images are missing in {folder}, the first is "
-            f"{missing[0]!r}; say with --images where they lie"
+            f"{missing[0]!r}; say with {option} where they lie"
         )
 
 

@@ -185,8 +185,9 @@ def main() -> None:
     )
     checked = Checked(Study(settings), args.out / f"probes-{args.task}-{args.steps}.jsonl")
     args.out.mkdir(parents=True, exist_ok=True)
-    for line in (*real_as_synthetic(checked), *raw_against_raw(checked, args.shuffles)):
-        print(line)
+    print("\n".join(real_as_synthetic(checked)))
+    if args.shuffles:
+        print("\n".join(raw_against_raw(checked, args.shuffles)))
     print(f"{time.process_time() - began:.0f} s of processor time")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from simgan_aug.cli.options import FILE, FOLDER, console
+from simgan_aug.errors import SimganAugError
 
 
 @click.command()
@@ -36,7 +37,13 @@ from simgan_aug.cli.options import FILE, FOLDER, console
 @click.option("--forms", type=int, default=4, show_default=True, help="Of an image, if drawn.")
 @click.option("--refiner-steps", type=int, help="Of each training. [as its config says]")
 @click.option("--config", type=FILE, help="TOML that the arm `default` trains. [our default]")
-@click.option("--limit", type=int, default=3000, show_default=True, help="Images of a side.")
+@click.option(
+    "--limit",
+    type=int,
+    default=3000,
+    show_default=True,
+    help="Images of a side; refiners learn from all.",
+)
 @click.option("--flip/--no-flip", default=True, show_default=True, help="Mirror half of them.")
 @click.option(
     "--groups",
@@ -71,6 +78,9 @@ def study(**options: Any) -> None:
     except Interrupted:
         done = len(made.cells) - len(made.pending)
         click.echo(f"interrupted: {done} of {len(made.cells)} cells done; the same command goes on")
+        raise
+    except SimganAugError:
+        _say(made, options["out"])
         raise
     _say(made, options["out"])
 

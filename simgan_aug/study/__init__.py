@@ -7,7 +7,8 @@
 
 A small probe network is trained on the synthetic images as each arm shows them, and scored on
 labelled real photos: raw, jittered, colour-matched by others' methods, refined, and trained on real
-labels where there are any. Each arm gets the same steps, seeds and search for its augmentation.
+labels where there are any. Each arm gets the same steps, seeds and search for its augmentation,
+but for the baseline "jitter", which has more to choose from.
 """
 
 from simgan_aug.study.arms import BASELINES, ORACLE, REFINERS, Arm

@@ -1,4 +1,4 @@
-"""The augmentations that every arm may choose from: the same geometry, more or less photometry."""
+"""The augmentations that arms choose from: the same geometry, more or less photometry."""
 
 from __future__ import annotations
 

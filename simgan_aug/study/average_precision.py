@@ -12,7 +12,9 @@ RECALLS = np.linspace(0, 1, 101)
 """Places at which COCO reads precision."""
 
 
-def jackknife(predictions: list[Array], truth: list[Array]) -> Array:
+def jackknife(
+    predictions: list[Array], truth: list[Array], crowds: list[Array] | None = None
+) -> Array:
     """AP50 as a value for each image, (n,): their mean is the AP50, their spread its uncertainty.
 
     An AP is no mean over images. Its jackknife pseudo-values (Tukey 1958), n times the AP less
@@ -22,12 +24,15 @@ def jackknife(predictions: list[Array], truth: list[Array]) -> Array:
     Args:
         predictions: of each image, (M, 6): category, score, x, y, width, height; any order.
         truth: of each image, (G, 5): category, x, y, width, height.
+        crowds: likewise, of boxes around many objects; what lies in them and hits no label is no
+            miss.
     """
     count = len(truth)
     categories = np.unique(np.concatenate([each[:, 0] for each in truth]))
     if not len(categories):
         return np.zeros(count)
-    parts = [_category(predictions, truth, number) for number in categories]
+    crowds = crowds or [np.zeros((0, 5))] * count
+    parts = [_category(predictions, truth, crowds, number) for number in categories]
     whole = np.array([_precision(hits, total) for hits, _, total, _ in parts])
     without = np.tile(whole, (count, 1))  # (n, categories); nan: no label of it is left
     for column, (hits, owners, total, labels) in enumerate(parts):
@@ -42,23 +47,28 @@ def jackknife(predictions: list[Array], truth: list[Array]) -> Array:
     return shifted
 
 
-def average_precision(predictions: list[Array], truth: list[Array]) -> float:
+def average_precision(
+    predictions: list[Array], truth: list[Array], crowds: list[Array] | None = None
+) -> float:
     """AP50, mean over the categories that have labels; arguments as in `jackknife`."""
-    return float(jackknife(predictions, truth).mean())
+    return float(jackknife(predictions, truth, crowds).mean())
 
 
 def _category(
-    predictions: list[Array], truth: list[Array], category: float
+    predictions: list[Array], truth: list[Array], crowds: list[Array], category: float
 ) -> tuple[Array, Array, int, Array]:
     """Of one category: hits by falling score, their images, labels in all and of each image."""
     scores, hits, owners = [], [], []
     labels = np.zeros(len(truth), dtype=np.int64)
-    for image, (said, known) in enumerate(zip(predictions, truth, strict=True)):
-        said, known = said[said[:, 0] == category], known[known[:, 0] == category]
+    for image, parts in enumerate(zip(predictions, truth, crowds, strict=True)):
+        said, known, crowd = (part[part[:, 0] == category] for part in parts)
         said = said[np.argsort(-said[:, 1], kind="stable")]
         labels[image] = len(known)
+        found = _hits(said[:, 2:], known[:, 1:])
+        counted = found | ~_within(said[:, 2:], crowd[:, 1:])
+        said = said[counted]
         scores.append(said[:, 1])
-        hits.append(_hits(said[:, 2:], known[:, 1:]))
+        hits.append(found[counted])
         owners.append(np.full(len(said), image))
     order = np.argsort(-np.concatenate(scores), kind="stable")
     return np.concatenate(hits)[order], np.concatenate(owners)[order], int(labels.sum()), labels
@@ -79,11 +89,24 @@ def _hits(said: Array, known: Array) -> Array:
     return hits
 
 
-def _overlaps(first: Array, second: Array) -> Array:
-    """Intersection over union of boxes, (M, G)."""
+def _within(said: Array, crowds: Array) -> Array:
+    """Which boxes lie by half or more of themselves in one of some crowds, (M,) bool."""
+    shares = _shared(said, crowds) / np.maximum(said[:, 2:].prod(1)[:, None], 1e-12)
+    inside: Array = (shares >= 0.5).any(1)
+    return inside
+
+
+def _shared(first: Array, second: Array) -> Array:
+    """Areas of the intersections of boxes, (M, G)."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum((first[:, :2] + first[:, 2:])[:, None], (second[:, :2] + second[:, 2:])[None])
-    shared = np.clip(high - low, 0, None).prod(2)
+    areas: Array = np.clip(high - low, 0, None).prod(2)
+    return areas
+
+
+def _overlaps(first: Array, second: Array) -> Array:
+    """Intersection over union of boxes, (M, G)."""
+    shared = _shared(first, second)
     areas = first[:, 2:].prod(1)[:, None] + second[:, 2:].prod(1)[None]
     overlaps: Array = shared / np.maximum(areas - shared, 1e-12)
     return overlaps

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.errors import DataError, ImageError
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
+from simgan_aug.study import canvas
 from simgan_aug.study.probe import Feed
 from simgan_aug.study.split import Split, canvases
 
@@ -25,6 +26,9 @@ CHUNK = 16
 DRIFT_SAMPLE = 300
 """Canvases whose labels are located."""
 
+RESOLVED = 0.25
+"""Px of a canvas; less is what light, noise and scaling make of one that has not moved."""
+
 
 def from_folder(split: Split, folder: Path) -> Making:
     """One form, from a folder with an image of the same name for each synthetic one.
@@ -34,7 +38,7 @@ def from_folder(split: Split, folder: Path) -> Making:
     """
     best = folder_of(split, folder)
     made = canvases(split.views, split.size, lambda name: read_image(best / name).pixels)
-    return (yield from _gathered([made], split))
+    return (yield from gathered([made], split))
 
 
 def folder_of(split: Split, folder: Path) -> Path:
@@ -67,7 +71,7 @@ def refined(split: Split, images: Path, refiner: ImageRefiner, count: int, seed:
         refined = _refined(names, images, refiner, seed, number)
         return canvases(split.views, split.size, lambda name: _next(refined, name))
 
-    return (yield from _gathered([form(number) for number in range(count)], split))
+    return (yield from gathered([form(number) for number in range(count)], split))
 
 
 def kept_outside(forms: Array, split: Split) -> Array:
@@ -108,20 +112,46 @@ def of_strength(forms: Array, raw: Array, seed: int) -> Feed:
     return feed
 
 
-def drift(split: Split, form: Array) -> float | None:
-    """The 95th percentile, over labels of some canvases, of the px that their pictures have moved.
+def gathered(parts: Sequence[Iterator[Array]], split: Split) -> Making:
+    """The canvases of each part, in one array."""
+    forms = np.empty((len(parts), *split.images.shape), np.uint8)
+    for form, part in zip(forms, parts, strict=True):
+        for row, made in enumerate(part):
+            form[row] = made
+            if row % CHUNK == 0:
+                yield
+    return forms
 
-    A label whose picture is not to be found any more counts as moved by `REACH`. None: no label
-    can be located.
+
+class Drift(NamedTuple):
+    """How far the pictures under labels have moved."""
+
+    px: float | None
+    """Of the files, the 95th percentile; None: no label could be located."""
+    located: int
+    """Labels with a picture that can be told from what is around it."""
+    labels: int
+    """Of the canvases that were looked at."""
+
+
+def drift(split: Split, form: Array) -> Drift:
+    """How far the pictures under the labels of some canvases have moved.
+
+    It is found on canvases, on which less than `RESOLVED` px cannot be told from 0. A label whose
+    picture is not to be found any more counts as moved by `REACH`.
     """
-    shifts = []
+    shifts, count = [], 0
     for row in np.arange(0, len(split), -(-len(split) // DRIFT_SAMPLE)):
         before, after = structure(split.images[row]), structure(form[row])
+        region = split.views[row].region
+        scale = canvas.frame(region, split.size)[2] / region[2]
+        count += len(split.labels[row])
         for label in split.labels[row]:
             place = None if label.box is None else locate(before, after, label.box)
             if place is not None:
-                shifts.append(place.distance if place.is_found else float(REACH))
-    return float(np.percentile(shifts, 95)) if shifts else None
+                moved = place.distance if place.is_found else float(REACH)
+                shifts.append(moved / scale if moved > RESOLVED else 0.0)
+    return Drift(float(np.percentile(shifts, 95)) if shifts else None, len(shifts), count)
 
 
 def _refined(
@@ -148,14 +178,3 @@ def _next(refined: Iterator[tuple[str, Array]], name: str) -> Array:
     made, pixels = next(refined)
     assert made == name, "views come in the order of their names"
     return pixels
-
-
-def _gathered(parts: Sequence[Iterator[Array]], split: Split) -> Making:
-    """The canvases of each part, in one array."""
-    forms = np.empty((len(parts), *split.images.shape), np.uint8)
-    for form, part in zip(forms, parts, strict=True):
-        for row, made in enumerate(part):
-            form[row] = made
-            if row % CHUNK == 0:
-                yield
-    return forms

@@ -18,7 +18,8 @@ from simgan_aug.folders import check_writable
 INFO, CELLS = "study.json", "cells.jsonl"
 
 Cell = dict[str, Any]
-"""{"arm", "seed", "values": {augmentation: [a value for each test image]}, "drift", "seconds"}."""
+"""{"arm", "seed", "values": {augmentation: [a value for each test image]}, "drift", "located",
+"seconds"}."""
 
 
 class Journal:
@@ -29,7 +30,7 @@ class Journal:
         facts: what must be the same whenever the study goes on: {"settings": {...}, "inputs":
             {...}}.
         arms: what each arm is, by name; others may be added later, none may change.
-        versions: of what computes; kept, not held against anything.
+        versions: of what computes; kept, earlier ones too, not held against anything.
 
     Raises:
         ConfigError: the folder is not empty and of no study, or of one with other facts.
@@ -47,6 +48,7 @@ class Journal:
         self.out, self._versions = out, dict(versions)
         self._facts = json.loads(json.dumps(facts))
         self._arms = json.loads(json.dumps(arms))
+        self._earlier: list[dict[str, str]] = []
         self.cells: dict[tuple[str, int], Cell] = {}
         if (out / INFO).exists():
             self._continue()
@@ -60,6 +62,8 @@ class Journal:
             OutputError: the folder cannot be written.
         """
         content = {**self._facts, "arms": self._arms, "versions": self._versions}
+        if self._earlier:
+            content["earlier versions"] = self._earlier
         write_atomically(self.out / INFO, (json.dumps(content, indent=2) + "\n").encode())
 
     def add(self, cell: Cell) -> None:
@@ -80,6 +84,8 @@ class Journal:
             read = [json.loads(line) for line in lines]
             self.cells = {(cell["arm"], cell["seed"]): cell for cell in read}
             arms = dict(old["arms"])
+            earlier = [*old.get("earlier versions", []), old.get("versions", {})]
+            self._earlier = [each for each in earlier if each != self._versions]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(
                 f"{self.out}: the record of its study is damaged ({type(error).__name__}: {error});"

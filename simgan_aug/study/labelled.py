@@ -38,16 +38,22 @@ class Labelled:
     entries: list[coco.CocoImage]
     by_image: Mapping[coco.Id, list[Annotation]]
     categories: Mapping[coco.Id, str]
+    points: Mapping[str, list[Any]]
+    """Names of keypoints by category, where the file has them."""
 
     def names(self) -> list[str]:
         """Categories that labels have, sorted."""
         used = {self.category(each) for labels in self.by_image.values() for each in labels}
         return sorted(used)
 
-    def keypoints(self) -> int:
-        """The most that a label has."""
-        known = (each.keypoints for labels in self.by_image.values() for each in labels)
-        return max((len(each) // 3 for each in known if isinstance(each, list)), default=0)
+    def keypoints(self) -> dict[str, int]:
+        """By category, the most that a label has."""
+        found: dict[str, int] = {}
+        for each in (label for labels in self.by_image.values() for label in labels):
+            if isinstance(each.keypoints, list) and each.keypoints:
+                name = self.category(each)
+                found[name] = max(found.get(name, 0), len(each.keypoints) // 3)
+        return found
 
     def category(self, annotation: Annotation) -> str:
         """The name of a label's category."""
@@ -55,8 +61,16 @@ class Labelled:
         return self.categories.get(number, str(number)) if number is not None else "(none)"
 
 
-def open_labelled(path: Path, folder: Path | None, limit: int) -> Labelled:
+def open_labelled(
+    path: Path, folder: Path | None, limit: int, option: str = "--images"
+) -> Labelled:
     """Open a COCO file; of more images than `limit` a random part is taken, always the same.
+
+    Args:
+        path: the file.
+        folder: of its images; None: as `coco.image_folder` finds it.
+        limit: images.
+        option: what a user says the folder with.
 
     Raises:
         DataError: it cannot be read, lists too few images, or images are missing.
@@ -65,8 +79,30 @@ def open_labelled(path: Path, folder: Path | None, limit: int) -> Labelled:
     if len(entries) < LEAST:
         raise DataError(f"{path}: expected at least {LEAST} images, got {len(entries)}")
     folder = folder or coco.image_folder(path)
-    coco.check_present(entries, folder)
-    return Labelled(path, folder, drawn(entries, limit), labels.by_image, labels.categories)
+    coco.check_present(entries, folder, option)
+    entries = drawn(entries, limit)
+    return Labelled(path, folder, entries, labels.by_image, labels.categories, labels.points)
+
+
+def check_same_keypoints(first: Labelled, second: Labelled) -> None:
+    """Reject files whose keypoints of a category are not the same ones, in the same order.
+
+    Raises:
+        DataError: they differ in number, or in name where both files have names.
+    """
+    counts, others = first.keypoints(), second.keypoints()
+    for name in sorted(counts.keys() & others.keys()):
+        if counts[name] != others[name]:
+            raise DataError(
+                f"{second.path}: labels of {name} have {others[name]} keypoints, those of the "
+                f"synthetic images {counts[name]}; expected the same ones in the same order"
+            )
+        names = first.points.get(name), second.points.get(name)
+        if None not in names and names[0] != names[1]:
+            raise DataError(
+                f"{second.path}: the keypoints of {name} are {_some(names[1])}, those of the "
+                f"synthetic images {_some(names[0])}; expected the same ones in the same order"
+            )
 
 
 def drawn(items: Sequence[Any], limit: int) -> list[Any]:
@@ -91,6 +127,11 @@ def sizes_of(source: Labelled, looks: Looks) -> list[Size]:
 
 
 def area(annotation: Annotation) -> float:
-    """How large a label is, in px, by its box, else its mask; 0 if it has neither."""
+    """How large a label is, in px, by its box; 0 without one."""
     box = annotation.bbox
     return float(box[2] * box[3]) if box is not None and len(box) == 4 else 0.0
+
+
+def _some(names: Sequence[Any] | None) -> str:
+    text = ", ".join(map(str, names or ()))
+    return text if len(text) <= 80 else text[:77] + "..."

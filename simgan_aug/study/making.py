@@ -114,6 +114,10 @@ class Maker:
             key: str(getattr(self._inputs, key).resolve())
             for key in ("annotations", "images", "real")
         }
-        return run_command(
-            arm.source, {**values, "seed": str(seed)}, self.settings.out / "made" / name
-        )
+        out, split = self.settings.out / "made" / name, self.material.synthetic
+
+        def check(folder: Path) -> None:
+            for _ in forms.from_folder(split, folder):
+                pass
+
+        return run_command(arm.source, {**values, "seed": str(seed)}, out, check)

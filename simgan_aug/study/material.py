@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from simgan_aug import coco
 from simgan_aug.devices import resolve_device
 from simgan_aug.errors import DataError
 from simgan_aug.files import chunks
@@ -19,11 +20,18 @@ from simgan_aug.folders import check_apart, list_images
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.realism.groups import joined, near_duplicates, thumbnail
 from simgan_aug.realism.resampling import numbered
-from simgan_aug.study import canvas
-from simgan_aug.study.arms import ORACLE, Arm, arms_of
+from simgan_aug.study import canvas, leaks
+from simgan_aug.study.arms import ORACLE, SHARED, Arm, arms_of
 from simgan_aug.study.forms import folder_of
 from simgan_aug.study.gains import halved
-from simgan_aug.study.labelled import LEAST, Labelled, open_labelled, sizes_of
+from simgan_aug.study.labelled import (
+    LEAST,
+    Labelled,
+    check_same_keypoints,
+    drawn,
+    open_labelled,
+    sizes_of,
+)
 from simgan_aug.study.probe import Budget
 from simgan_aug.study.refiners import PLACEHOLDERS, command_words, config_of
 from simgan_aug.study.settings import GROUPS, Settings
@@ -61,13 +69,17 @@ class Material:
         self.size = settings.size or canvas.fitting(sizes_of(source, kind), kind.area)
         self.task: Task | None = None
         if settings.real_test:
-            self.task = kind(self.categories, source.keypoints(), self.size)
+            points = max(source.keypoints().values(), default=0)
+            self.task = kind(self.categories, points, self.size)
         self.metric = kind.metric
         maps = kind.maps or settings.only_labels
         self.synthetic = read_split(source, kind, self.size, self.categories, maps)
+        self._check_boxes(source, self.synthetic)
         self.photos = read_photos(settings.real_train, self.size, settings.limit)
-        self.test = self._labelled(settings.real_test, settings.real_test_images)
-        self.oracle = self._labelled(settings.real_labels, settings.real_train)
+        self._source = source
+        test = settings.real_test, settings.real_test_images
+        self.test = self._labelled(*test, "--real-test-images")
+        self.oracle = self._labelled(settings.real_labels, settings.real_train, "--real-train")
         size = settings.batch_size or kind.batch_size
         self.budget = Budget(settings.steps, size, settings.flip, resolve_device(settings.device))
         if self.test is not None:
@@ -123,8 +135,9 @@ class Material:
         }
 
     def arm_facts(self) -> dict[str, Any]:
-        """What each arm is; that of a name must not change."""
-        return {arm.name: self._arm(arm) for arm in self.arms}
+        """What each arm is, and each whose refiner they share; that of a name must not change."""
+        makers = {a.maker: {**self._arm(a), "kind": a.maker} for a in self.arms if a.kind in SHARED}
+        return {**makers, **{arm.name: self._arm(arm) for arm in self.arms}}
 
     def summary(self) -> list[str]:
         """Numbers of the study in words."""
@@ -145,13 +158,22 @@ class Material:
             )
         return [said]
 
-    def _labelled(self, path: Path | None, folder: Path | None) -> Split | None:
+    def _labelled(self, path: Path | None, folder: Path | None, option: str) -> Split | None:
         if path is None:
             return None
-        source = open_labelled(path, folder, self.settings.limit)
+        source = open_labelled(path, folder, self.settings.limit, option)
         self._note_categories(source)
+        if self.settings.task == "keypoints":
+            check_same_keypoints(self._source, source)
         kind = task_of(self.settings.task)
-        return read_split(source, kind, self.size, self.categories, kind.maps)
+        split = read_split(source, kind, self.size, self.categories, kind.maps)
+        self._check_boxes(source, split)
+        return split
+
+    def _check_boxes(self, source: Labelled, split: Split) -> None:
+        boxed = any(label.box is not None for labels in split.labels for label in labels)
+        if self.task is not None and self.settings.task == "detect" and not boxed:
+            raise DataError(f"{source.path}: no label has a box or an outline; detect takes one")
 
     def _note_categories(self, source: Labelled) -> None:
         known, others = set(self.categories), set(source.names()) - set(self.categories)
@@ -167,15 +189,24 @@ class Material:
             )
 
     def _note_leaks(self) -> None:
-        """Test photos that refiners, or the oracle, have seen."""
-        if self.test is None:
+        """Photos that refiners alone see; test photos that these, or the oracle, have seen."""
+        folder, path = self.settings.real_train, self.settings.real_test
+        names, kept = list_images(folder), {view.name for view in self.photos.views}
+        if len(names) > len(kept):
+            self.notes.append(
+                f"baselines see {len(kept):,} of {len(names):,} photos in --real-train (--limit), "
+                "refiners learn from all"
+            )
+        if path is None or self.test is None:
             return
-        seen = {image.tobytes() for image in self.photos.images}
-        shared = sum(image.tobytes() in seen for image in self.test.images)
+        photos = leaks.pictures(folder, drawn(names, leaks.LOOKED_AT))
+        tests = dict.fromkeys(view.name for view in self.test.views)
+        place = self.settings.real_test_images or coco.image_folder(path)
+        shared = int(leaks.seen(leaks.pictures(place, tests), photos).sum())
         if shared:
             self.notes.append(
-                f"{shared} of {len(self.test)} test photos lie in --real-train too: what learns "
-                "from these photos has seen them"
+                f"{shared} of {len(tests)} test photos lie in --real-train too, or near-duplicates "
+                "of them: what learns from these photos has seen them"
             )
 
     def _check_own(self) -> None:
@@ -208,10 +239,10 @@ class Material:
         return {"kind": arm.kind, "source": arm.source}
 
 
-def versions() -> dict[str, str]:
-    """Of what computes."""
+def versions(device: object) -> dict[str, str]:
+    """Of what computes, and where."""
     names = ("simgan-aug", "torch", "numpy", "albumentations")
-    return {name: metadata.version(name) for name in names}
+    return {**{name: metadata.version(name) for name in names}, "device": str(device)}
 
 
 def _some(names: set[str]) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from simgan_aug.imagefile import read_image
 from simgan_aug.pixels import to_display
 from simgan_aug.study import canvas
-from simgan_aug.study.forms import CHUNK, Making
+from simgan_aug.study.forms import CHUNK, Making, gathered
 from simgan_aug.study.split import Split, canvases
 
 Array = np.ndarray[Any, Any]
@@ -38,25 +38,16 @@ def referred(kind: str, split: Split, images: Path, photos: Split, count: int, s
         seed: of all draws.
     """
     references = photos.pictures(photos.images)
-    forms = np.repeat(split.images[None], count, 0)
-    for number in range(count):
+
+    def form(number: int) -> Iterator[Array]:
         change = _referring(kind, seed * 1000 + number)
         picked = np.random.default_rng([seed, number]).integers(len(references), size=len(split))
         left = iter(references[int(place)] for place in picked)
-        if not all(view.is_whole for view in split.views):
-            for row, made in enumerate(
-                canvases(split.views, split.size, lambda name: _whole(images / name, change, left))  # noqa: B023  # used up within this round
-            ):
-                forms[number, row] = made
-                if row % CHUNK == 0:
-                    yield
-            continue
-        for row, view in enumerate(split.views):
-            part = canvas.content(forms[number, row], view.region)
-            part[:] = change(np.ascontiguousarray(part), next(left))
-            if row % CHUNK == 0:
-                yield
-    return forms
+        if all(view.is_whole for view in split.views):
+            return _inside(split, change, left)
+        return canvases(split.views, split.size, lambda name: _whole(images / name, change, left))
+
+    return (yield from gathered([form(number) for number in range(count)], split))
 
 
 def coloured(split: Split, images: Path, photos: Split) -> Making:
@@ -111,6 +102,15 @@ def _axes(levels: Array) -> tuple[Array, Array]:
     mean = levels.mean(0)
     _, vectors = np.linalg.eigh(np.cov((levels - mean).T))
     return mean, vectors.T[::-1]
+
+
+def _inside(split: Split, change: Referring, photos: Iterator[Array]) -> Iterator[Array]:
+    """Canvases, of which what is picture is made like the next photo."""
+    for image, view in zip(split.images, split.views, strict=True):
+        made = image.copy()
+        part = canvas.content(made, view.region)
+        part[:] = change(np.ascontiguousarray(part), next(photos))
+        yield made
 
 
 def _whole(path: Path, change: Referring, photos: Iterator[Array]) -> Array:

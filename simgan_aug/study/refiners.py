@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
+import re
 import shlex
 import shutil
+import signal
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
 from simgan_aug.config import Config, load_config, load_preset
@@ -70,17 +73,20 @@ def train_refiner(
     return out / REFINER
 
 
-def run_command(command: str, values: Mapping[str, str], out: Path) -> Path:
+def run_command(
+    command: str, values: Mapping[str, str], out: Path, check: Callable[[Path], object]
+) -> Path:
     """Run a user's command, which writes images to a folder; returns that folder.
 
     Args:
         command: split as a shell would, and run without one.
         values: of `PLACEHOLDERS` but for "out".
         out: the folder; not run again if it is there.
+        check: raises where the images that were written are of no use; they are not kept then.
 
     Raises:
         ConfigError: the command cannot be split, or started.
-        DataError: it failed, or left no folder.
+        DataError: it failed.
     """
     if out.exists():
         return out
@@ -99,6 +105,7 @@ def run_command(command: str, values: Mapping[str, str], out: Path) -> Path:
             f"the command {shlex.join(words)} failed with exit code {code}: "
             f"{' / '.join(tail) or 'it said nothing'} (all of it: {log})"
         )
+    check(partial)
     partial.replace(out)
     return out
 
@@ -118,9 +125,8 @@ def command_words(command: str, values: Mapping[str, str]) -> list[str]:
             f"cmd:{command}: expected a command that writes its images to {{out}} (known "
             f"placeholders: {', '.join(f'{{{name}}}' for name in PLACEHOLDERS)})"
         )
-    for name, value in values.items():
-        words = [word.replace(f"{{{name}}}", value) for word in words]
-    return words
+    place = re.compile("|".join(re.escape(f"{{{name}}}") for name in values) or r"(?!)")
+    return [place.sub(lambda found: values[found[0][1:-1]], word) for word in words]
 
 
 def _wait(words: list[str], log: int) -> int:
@@ -135,7 +141,8 @@ def _wait(words: list[str], log: int) -> int:
         return process.wait()
     finally:
         if process.poll() is None:  # we are being aborted
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # with what it has started itself
             process.wait()
 
 

@@ -30,6 +30,8 @@ class Row:
     """Over the best baseline; None: it is a baseline, or the oracle."""
     drift: float | None
     """95th percentile of the px that labels have moved, the worst seed; None: not measured."""
+    located: str
+    """Of how many labels that is told, the seed with the fewest: "12 of 40"."""
     picked: Mapping[str, int]
     """How often each augmentation was chosen, over seeds and halves."""
 
@@ -75,8 +77,11 @@ def summarise(
     for arm in done:
         own, is_raw = values[arm.name], arm.kind == "raw"
         held = bool(baselines) and not arm.is_baseline and arm.kind != ORACLE
-        drifts = [cells[arm.name, seed]["drift"] for seed in range(seeds)]
+        own_cells = [cells[arm.name, seed] for seed in range(seeds)]
+        drifts = [cell["drift"] for cell in own_cells]
         known = [each for each in drifts if each is not None]
+        seen = [tuple(each) for c in own_cells if (each := c.get("located"))]
+        located = "{} of {}".format(*min(seen)) if seen else ""
         rows.append(
             Row(
                 arm,
@@ -84,6 +89,7 @@ def summarise(
                 None if is_raw or "raw" not in values else gain(own, values["raw"], groups),
                 gain_over_best(own, baselines, groups)[1] if held else None,
                 max(known, default=None),
+                located,
                 picked[arm.name],
             )
         )

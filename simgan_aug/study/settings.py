@@ -64,7 +64,8 @@ class Settings:
     config: Path | None = None
     """TOML file of what the arms "default", "mixed" and "strength" train; None: our default."""
     limit: int = 3000
-    """Images of each side; of more a random part is used."""
+    """Images of each side that probes and baselines see, of more a random part; refiners that are
+    trained, and commands, see all."""
     flip: bool = True
     """Mirror half of the images while training a probe, but for keypoints; not for text, or where
     left and right are categories."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from simgan_aug.report.charts import line, nice_ticks, text
 from simgan_aug.report.markup import Markup, element, number
+from simgan_aug.study.arms import Arm
 from simgan_aug.study.gains import LEVEL, Gain
 from simgan_aug.study.results import Results, Row
 from simgan_aug.study.verdict import said
@@ -37,7 +38,7 @@ def table(results: Results, metric: str, notes: Sequence[str]) -> str:
         notes: one paragraph each.
     """
     head = (
-        "arm", metric, "by seed", "over raw", "over the best baseline", "drift p95, px",
+        "arm", metric, "by seed", "over raw", "over the best baseline", "drift p95, px (labels)",
         "augmentation chosen",
     )  # fmt: skip
     lines = ["# Did refining help?", ""]
@@ -48,8 +49,12 @@ def table(results: Results, metric: str, notes: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def legend(seeds: int) -> list[str]:
-    """How to read the intervals."""
+def legend(results: Results) -> list[str]:
+    """How to read the table."""
+    return [*_intervals(results.seeds), *_limits([row.arm for row in results.rows])]
+
+
+def _intervals(seeds: int) -> list[str]:
     if seeds == 1:
         return ["One seed says nothing about others: no intervals, no verdict; say --seeds 3."]
     return [
@@ -58,11 +63,36 @@ def legend(seeds: int) -> list[str]:
         "narrow them: the same command with a larger --seeds goes on.",
         "The best baseline is not known for sure, so the interval over it holds for each of them: "
         "its lower end is the least of all; its upper end too, of those widened for being several.",
-        "Every arm: the same network, steps, seeds and geometry; its jitter is chosen on one "
-        "half of the test photos and scored on the other, and the reverse.",
-        "drift: how far pictures under labels have moved, in px of the probe's images; no gain "
-        "counts where labels no longer fit.",
     ]
+
+
+def _limits(arms: Sequence[Arm]) -> list[str]:
+    """What the table does not hold."""
+    lines = [
+        "Every arm: the same network, steps, seeds and geometry, and two augmentations, light and "
+        "strong; one is chosen on one half of the test photos and scored on the other, and the "
+        "reverse. jitter chooses among four, which favours this baseline.",
+        "drift: how far pictures under labels have moved, in px of the files, and how many labels "
+        "could be located. It is found on the probe's images, of whose px less than a quarter "
+        "counts as 0. No gain counts where labels no longer fit.",
+    ]
+    fixed = [
+        arm.name
+        for arm in arms
+        if arm.kind in ("refiner", "folder")
+        or (arm.kind == "command" and "{seed}" not in arm.source)
+    ]
+    if fixed:
+        lines.append(
+            f"{', '.join(fixed)}: made once for all seeds, so that its intervals hold the noise of "
+            "probes, not that of making it again."
+        )
+    if [arm.name for arm in arms if arm.is_baseline] == ["raw"]:
+        lines.append(
+            "raw is the only baseline: whether jitter, colour, fda, hm or pda do as well has not "
+            "been asked (--arms)."
+        )
+    return lines
 
 
 def plot(results: Results, metric: str) -> str:
@@ -133,9 +163,14 @@ def _row(row: Row) -> list[str]:
         " ".join(f"{score:.3f}" for score in row.scores),
         "" if row.over_raw is None else said(row.over_raw),
         "" if row.over_best is None else said(row.over_best),
-        "" if row.drift is None else f"{row.drift:.2f}",
+        _drift(row),
         chosen,
     ]
+
+
+def _drift(row: Row) -> str:
+    said = "" if row.drift is None else f"{row.drift:.2f}"
+    return f"{said} ({row.located})".strip() if row.located else said
 
 
 def _cells(cells: Sequence[str]) -> str:

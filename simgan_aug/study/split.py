@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import xxhash
 
@@ -23,6 +24,9 @@ from simgan_aug.study.canvas import Region, Size, View
 from simgan_aug.study.labelled import LEAST, Labelled, Looks, drawn
 
 Array = np.ndarray[Any, Any]
+
+CROWD = 255
+"""Of a map: a crowd, whose pixels do not count."""
 
 
 class Label(NamedTuple):
@@ -44,7 +48,9 @@ class Split:
     views: tuple[View, ...]
     labels: tuple[tuple[Label, ...], ...] = ()
     maps: Array | None = None
-    """(N, H, W) uint8: 0 outside of labels, else 1 + category."""
+    """(N, H, W) uint8: 0 outside of labels, `CROWD`, else 1 + category."""
+    crowds: tuple[tuple[Label, ...], ...] = ()
+    """Labels of many objects at once: not learnt, and in a test neither hit nor miss."""
 
     def __len__(self) -> int:
         """Canvases."""
@@ -60,7 +66,7 @@ class Split:
         """Of all pixels and labels."""
         digest = xxhash.xxh3_128(self.images.tobytes())
         digest.update(repr((self.images.shape, self.views)).encode())
-        for label in (label for labels in self.labels for label in labels):
+        for label in (label for each in (*self.labels, *self.crowds) for label in each):
             digest.update(repr((label.category, label.box, label.points.tolist())).encode())
         digest.update(b"" if self.maps is None else self.maps.tobytes())
         return str(digest.hexdigest())
@@ -78,6 +84,7 @@ class Split:
             views=tuple(self.views[row] for row in kept),
             labels=tuple(self.labels[row] for row in kept) if self.labels else (),
             maps=None if self.maps is None else self.maps[kept],
+            crowds=tuple(self.crowds[row] for row in kept) if self.crowds else (),
         )
 
 
@@ -97,21 +104,32 @@ def read_split(
         DataError: an image or a label cannot be read, or too few images are of use.
     """
     place = {name: number for number, name in enumerate(categories)}
-    images, views, labels, drawings = [], [], [], []
+    images, views, drawings = [], [], []
+    labels: list[tuple[Label, ...]] = []
+    crowds: list[tuple[Label, ...]] = []
     for entry in source.entries:
         path = coco.inside(source.folder, entry.file_name)
         pixels = read_image(path).pixels
         coco.check_size(entry, *pixels.shape[:2])
-        known = [a for a in source.by_image.get(entry.id, []) if source.category(a) in place]
-        for region, kept in looks.views(known, (pixels.shape[1], pixels.shape[0])):
-            numbers = [place[source.category(each)] for each in kept]
-            images.append(canvas.put(pixels, region, size))
-            views.append(View(entry.file_name, region, (pixels.shape[1], pixels.shape[0])))
-            labels.append(
-                tuple(map(_label, kept, numbers, [region] * len(kept), [size] * len(kept)))
+        height, width = pixels.shape[:2]
+        known = [
+            _boxed(each, height, width)
+            for each in source.by_image.get(entry.id, [])
+            if source.category(each) in place
+        ]
+        single = [each for each in known if each.iscrowd != 1]
+        many = [each for each in known if each.iscrowd == 1]
+        for region, kept in looks.views(single, (width, height)):
+            numbers, others = (
+                [place[source.category(each)] for each in part] for part in (kept, many)
             )
+            images.append(canvas.put(pixels, region, size))
+            views.append(View(entry.file_name, region, (width, height)))
+            for part, each, found in ((kept, numbers, labels), (many, others, crowds)):
+                pairs = zip(part, each, strict=True)
+                found.append(tuple(_label(one, number, region, size) for one, number in pairs))
             if maps:
-                drawing = _drawing(kept, numbers, *pixels.shape[:2])
+                drawing = _drawing(kept, numbers, many, height, width)
                 drawings.append(canvas.put_map(drawing, region, size))
     if len(images) < LEAST:
         raise DataError(
@@ -119,7 +137,11 @@ def read_split(
             f"task can use (categories: {', '.join(categories)}); expected at least {LEAST}"
         )
     return Split(
-        np.stack(images), tuple(views), tuple(labels), np.stack(drawings) if maps else None
+        np.stack(images),
+        tuple(views),
+        tuple(labels),
+        np.stack(drawings) if maps else None,
+        tuple(crowds),
     )
 
 
@@ -188,10 +210,30 @@ def _points(annotation: Annotation) -> Array:
     return points
 
 
-def _drawing(annotations: list[Annotation], numbers: list[int], height: int, width: int) -> Array:
-    """A map of categories, small labels over large ones, (height, width) uint8."""
+def _boxed(annotation: Annotation, height: int, width: int) -> Annotation:
+    """With a box around the mask where there is no box."""
+    if (annotation.bbox and len(annotation.bbox) == 4) or not annotation.segmentation:
+        return annotation
+    rows, columns = np.nonzero(mask_of(annotation, height, width))
+    if not len(rows):
+        return annotation
+    x, y = float(columns.min()), float(rows.min())
+    box = [x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y]
+    return msgspec.structs.replace(annotation, bbox=box)
+
+
+def _drawing(
+    annotations: list[Annotation],
+    numbers: list[int],
+    crowds: list[Annotation],
+    height: int,
+    width: int,
+) -> Array:
+    """A map of categories, small labels over large ones, crowds below, (height, width) uint8."""
     found = np.zeros((height, width), np.uint8)
     masks = [mask_of(each, height, width) for each in annotations]
     for row in sorted(range(len(masks)), key=lambda row: -int(masks[row].sum())):
-        found[masks[row]] = numbers[row] + 1
+        found[masks[row]] = min(numbers[row] + 1, CROWD - 1)  # segment takes no more categories
+    for each in crowds:
+        found[mask_of(each, height, width) & (found == 0)] = CROWD
     return found

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simgan_aug.errors import ConfigError
+from simgan_aug.errors import ConfigError, OutputError, SimganAugError
 from simgan_aug.files import write_atomically
 from simgan_aug.realism import compare
 from simgan_aug.sheet import save_png, sheet
@@ -53,7 +53,10 @@ class Study:
         self.material = Material(settings)
         self.maker = Maker(self.material)
         self.journal = Journal(
-            settings.out, self.material.facts(), self.material.arm_facts(), versions()
+            settings.out,
+            self.material.facts(),
+            self.material.arm_facts(),
+            versions(self.material.budget.device),
         )
 
     @property
@@ -87,20 +90,25 @@ class Study:
         """Run what is pending; yields what is at work, often. Ends with the table written.
 
         Raises:
-            SimganAugError: an arm cannot be made; finished cells are kept.
+            SimganAugError: an arm cannot be made: the first such, after the others have been run;
+                finished cells are kept, and the table of them is written.
         """
         self.journal.start()
-        for arm, seed in self.pending:
-            work = self._cell(arm, seed)
-            try:
-                while True:
-                    next(work)
-                    yield f"{arm.name}, seed {seed}"
-            except StopIteration as done:
-                self.journal.add(done.value)
-            finally:
-                work.close()
-        self.write()
+        failed: dict[str, SimganAugError] = {}
+        try:
+            for arm, seed in self.pending:
+                if arm.maker in failed:
+                    continue  # a row takes all seeds
+                try:
+                    yield from self._finish(arm, seed)
+                except OutputError:
+                    raise
+                except SimganAugError as error:
+                    failed[arm.maker] = error
+        finally:  # after Ctrl-C too
+            self.write()
+        if failed:
+            raise next(iter(failed.values()))
 
     def results(self) -> Results:
         """What the finished cells say."""
@@ -123,10 +131,12 @@ class Study:
     def table(self) -> str:
         """The answer as Markdown."""
         notes = [*self.material.summary(), *self.notes]
+        if left := list(dict.fromkeys(arm.name for arm, _ in self.pending)):
+            notes.insert(0, f"not finished: {', '.join(left)}; the same command goes on")
         if not self.material.is_scored:
             return shown.proxies(self.realism(), notes)
         results = self.results()
-        return shown.table(results, self.material.metric, [*shown.legend(results.seeds), *notes])
+        return shown.table(results, self.material.metric, [*shown.legend(results), *notes])
 
     def write(self) -> None:
         """Write table, plot and sheet.
@@ -144,6 +154,17 @@ class Study:
         rows["real"] = [_strip(real[_spaced(len(real))])]
         save_png(sheet(rows, cell=192 * PICTURES), out / "arms.png")
 
+    def _finish(self, arm: Arm, seed: int) -> Iterator[str]:
+        work = self._cell(arm, seed)
+        try:
+            while True:
+                next(work)
+                yield f"{arm.name}, seed {seed}"
+        except StopIteration as done:
+            self.journal.add(done.value)
+        finally:
+            work.close()
+
     def _cell(self, arm: Arm, seed: int) -> Generator[None, None, Cell]:
         """One arm with one seed."""
         began, material = time.monotonic(), self.material
@@ -157,10 +178,16 @@ class Study:
         if material.is_scored:
             split = material.oracle if arm.kind == ORACLE else material.synthetic
             assert split is not None
-            cell["values"] = yield from self.score(split, feed, policies(arm), seed)
+            known = self.journal.cells.get(("raw", seed), {}) if arm.kind == "jitter" else {}
+            found = known.get("values", {})  # the same probes
+            left = [policy for policy in policies(arm) if policy.name not in found]
+            cell["values"] = {**found, **(yield from self.score(split, feed, left, seed))}
         else:
             cell["realism"] = self._realism(feed)
-        cell["drift"] = None if arm.kind in PLAIN else forms.drift(material.synthetic, made[0])
+        cell["drift"] = None
+        if arm.kind not in PLAIN:
+            moved = forms.drift(material.synthetic, made[0])
+            cell |= {"drift": moved.px, "located": [moved.located, moved.labels]}
         cell["seconds"] = round(time.monotonic() - began, 1)
         return cell
 

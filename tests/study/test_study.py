@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import FAST
 from PIL import Image
 
 from simgan_aug.cli import main
@@ -222,6 +223,20 @@ def test_photos_of_the_test_among_those_for_training_are_noted(settings, toy):
     )
 
 
+@pytest.mark.parametrize("task", ["classify", "keypoints"])
+def test_leaks_are_found_in_copies_beyond_the_limit_too(settings, toy, task):
+    with Image.open(toy / "test" / "images" / "3.png") as photo:
+        for number in range(3):
+            photo.save(toy / "real" / "images" / f"copy{number}.jpg", quality=100, subsampling=0)
+
+    notes = Study(Settings(**{**settings, "task": task, "limit": 32})).notes
+
+    assert any("1 of 32 test photos lie in --real-train too" in note for note in notes)
+    assert any(
+        "see 32 of 35 photos" in note and "refiners learn from all" in note for note in notes
+    )
+
+
 def test_categories_are_matched_by_name_and_others_do_not_count(settings, toy):
     path = toy / "test" / "labels.json"
     content = json.loads(path.read_text())
@@ -425,3 +440,149 @@ def test_an_own_arm_that_cannot_be_used_is_told_before_anything_runs(settings, t
             Study(Settings(**{**settings, "arms": (f"own={toy / source}",)}))
 
     assert not settings["out"].exists()
+
+
+def edited(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def one_point_more(content):
+    for label in content["annotations"]:
+        label["keypoints"] += [9, 9, 2]
+
+
+def named(*names):
+    def change(content):
+        for category in content["categories"]:
+            category["keypoints"] = list(names)
+
+    return change
+
+
+def test_test_labels_with_more_keypoints_than_synthetic_ones_are_refused(settings, toy):
+    edited(toy / "test" / "labels.json", one_point_more)
+
+    with pytest.raises(DataError, match=r"labels of disc have 3 keypoints, .* images 2; expected"):
+        Study(Settings(**{**settings, "task": "keypoints"}))
+
+
+def test_keypoints_of_other_names_are_refused(settings, toy):
+    edited(toy / "synthetic" / "labels.json", named("dot", "end"))
+    Study(Settings(**{**settings, "task": "keypoints"}))  # the test file has no names
+    edited(toy / "test" / "labels.json", named("end", "dot"))
+
+    with pytest.raises(DataError, match=r"keypoints of disc are end, dot, .* images dot, end; exp"):
+        Study(Settings(**{**settings, "task": "keypoints"}))
+
+
+@pytest.mark.parametrize("change", ["config", "refiner_steps"])
+def test_a_refiner_that_arms_share_stays_what_it_is(settings, toy, change):
+    finished({**settings, "arms": ("raw", "default"), "seeds": 1})
+    (toy / "other.toml").write_text(FAST.replace("features = 8", "features = 12", 1))
+    other = {"config": toy / "other.toml", "refiner_steps": 3}
+
+    with pytest.raises(ConfigError, match="arm default: "):
+        Study(Settings(**{**settings, "arms": ("raw", "mixed"), change: other[change]}))
+
+
+def test_a_command_that_wrote_too_little_is_run_again(settings, toy):
+    script = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], dirs_exist_ok=True)"
+    (toy / "copy.py").write_text(script)
+    shutil.copytree(toy / "synthetic" / "images", toy / "from")
+    (toy / "from" / "7.png").unlink()
+    own = f"mine=cmd:{sys.executable} {toy / 'copy.py'} {toy / 'from'} {{out}}"
+    settings |= {"arms": ("raw", own), "seeds": 1}
+
+    with pytest.raises(DataError, match=r"1 are missing, the first is '7\.png'"):
+        finished(settings)
+    shutil.copy(toy / "synthetic" / "images" / "7.png", toy / "from")
+
+    assert [row.arm.name for row in finished(settings).results().rows] == ["raw", "mine"]
+
+
+def test_an_arm_that_fails_stops_no_other(settings):
+    bad = f"bad=cmd:{sys.executable} -c 1/0 {{out}}"
+    settings["arms"] = (bad, "raw", "hm")
+
+    with pytest.raises(DataError, match=r"failed with exit code 1: .*ZeroDivisionError"):
+        finished(settings)
+
+    table = (settings["out"] / "table.md").read_text()
+    assert "\n| raw | " in table
+    assert "\n| hm | " in table
+    assert "- not finished: bad; the same command goes on" in table
+
+
+def test_what_is_finished_is_written_after_an_interruption(settings):
+    work = Study(Settings(**settings)).run()
+    next(work)
+    work.close()
+
+    assert "not finished: raw, hm" in (settings["out"] / "table.md").read_text()
+
+
+def test_jitter_trains_only_the_probes_that_raw_has_not(settings, monkeypatch):
+    trained, real = [], study.train_probe
+
+    def counting(*args):
+        trained.append(args[3].name)
+        return real(*args)
+
+    monkeypatch.setattr(study, "train_probe", counting)
+    made = finished({**settings, "arms": ("raw", "jitter")})
+
+    raw, jitter = (made.journal.cells[name, 0]["values"] for name in ("raw", "jitter"))
+    assert trained == ["light", "strong", "colour", "heavy"] * 2
+    assert list(jitter) == trained[:4]
+    assert {name: jitter[name] for name in raw} == raw
+    assert "jitter chooses among four, which favours this baseline" in made.table()
+
+
+def without(*fields):
+    def change(content):
+        for label in content["annotations"]:
+            for field in fields:
+                del label[field]
+
+    return change
+
+
+def test_labels_without_box_and_outline_are_nothing_to_detect(settings, toy):
+    edited(toy / "test" / "labels.json", without("bbox", "segmentation"))
+
+    with pytest.raises(DataError, match=r"test/labels.json: no label has a box or an outline"):
+        Study(Settings(**{**settings, "task": "detect"}))
+
+
+@pytest.mark.parametrize(
+    ("side", "option"), [("test", "--real-test-images"), ("real", "--real-train")]
+)
+def test_missing_images_are_told_with_the_option_of_their_side(settings, toy, side, option):
+    settings |= {"real_labels": toy / "real" / "labels.json"}
+    (toy / side / "images" / "5.png").unlink()
+
+    with pytest.raises(DataError, match=f"'5.png'; say with {option} where they lie"):
+        Study(Settings(**settings))
+
+
+def test_versions_that_computed_earlier_cells_are_kept(tmp_path):
+    out, facts = tmp_path / "out", {"settings": {}, "inputs": {}}
+    for version in ("1", "1", "2", "3"):
+        Journal(out, facts, {}, {"torch": version, "device": "cpu"}).start()
+
+    info = json.loads((out / "study.json").read_text())
+    assert info["versions"]["torch"] == "3"
+    assert [each["torch"] for each in info["earlier versions"]] == ["1", "2"]
+
+
+def test_what_a_table_does_not_hold_is_said_below_it(settings, toy):
+    shutil.copytree(toy / "synthetic" / "images", toy / "mine")
+
+    table = finished({**settings, "arms": ("raw", f"mine={toy / 'mine'}")}).table()
+
+    assert "- mine: made once for all seeds, so that its intervals hold the noise of" in table
+    assert "- raw is the only baseline: " in table
+    assert "0.00 (" in table
+    assert " of 32)" in table

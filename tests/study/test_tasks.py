@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from simgan_aug.study.augment import JITTER, SEARCH, Policy, draw_warp
 from simgan_aug.study.average_precision import average_precision, jackknife
 from simgan_aug.study.labelled import open_labelled
 from simgan_aug.study.probe import Budget, predict, train_probe
-from simgan_aug.study.split import read_split
+from simgan_aug.study.split import CROWD, read_split
 from simgan_aug.study.tasks import task_of
 
 NAMES = ("disc", "square")
@@ -161,7 +162,7 @@ def scattered(rng, count):
     return said, truth
 
 
-def cocoeval(said, truth):
+def cocoeval(said, truth, crowds=()):
     """AP50 of pycocotools."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -171,13 +172,20 @@ def cocoeval(said, truth):
         "images": [{"id": n} for n in range(len(truth))],
         "categories": [{"id": 0}, {"id": 1}],
         "annotations": [
-            {"image_id": n, "category_id": int(c), "bbox": box, "area": box[2] * box[3]}
-            for n, rows in enumerate(truth)
+            {
+                "image_id": n,
+                "category_id": int(c),
+                "bbox": box,
+                "area": box[2] * box[3],
+                "iscrowd": int(side is crowds),
+            }
+            for side in (truth, crowds)
+            for n, rows in enumerate(side)
             for c, *box in rows.tolist()
         ],
     }
     for number, each in enumerate(gold.dataset["annotations"], start=1):
-        each |= {"id": number, "iscrowd": 0}
+        each["id"] = number
     for n, rows in enumerate(said):
         answers += [
             {"image_id": n, "category_id": int(c), "score": score, "bbox": box}
@@ -197,6 +205,59 @@ def test_average_precision_is_that_of_pycocotools(seed):
     said, truth = scattered(np.random.default_rng(seed), 25)
 
     assert average_precision(said, truth) == pytest.approx(cocoeval(said, truth), abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_is_found_in_crowds_counts_as_in_pycocotools(seed):
+    rng = np.random.default_rng(seed)
+    said, truth = scattered(rng, 25)
+    boxes = rng.uniform([0, 0, 20, 20], [30, 30, 60, 60], (25, 1, 4))
+    crowds = [np.insert(each, 0, rng.integers(2), 1) for each in boxes]
+
+    found = average_precision(said, truth, crowds)
+
+    assert found == pytest.approx(cocoeval(said, truth, crowds), abs=1e-9)
+    assert found != pytest.approx(average_precision(said, truth), abs=1e-3)
+
+
+def changed(path, **fields):
+    content = json.loads(path.read_text())
+    for label in content["annotations"][:4]:
+        label |= fields
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize("name", ["segment", "detect"])
+def test_crowds_are_neither_learnt_nor_missed(tmp_path, name):
+    kind = task_of(name)
+    split = read(changed(write_toy(tmp_path / "a", 16, seed=0), iscrowd=1), kind)
+    whole = read(write_toy(tmp_path / "b", 16, seed=0), kind)
+    task = kind(NAMES, 2, (32, 32))
+
+    assert [len(labels) for labels in split.labels] == [0] * 4 + [1] * 12
+    for key, targets in task.targets(split).items():
+        assert not bool(((targets[:4] > 0) & (targets[:4] < CROWD)).any()), key
+    assert task.values(perfect(name, whole), split) == pytest.approx(np.ones(16))
+
+
+def test_boxes_that_are_missing_are_those_around_masks(tmp_path):
+    kind = task_of("detect")
+    split = read(changed(write_toy(tmp_path / "a", 16, seed=0), bbox=None), kind)
+    whole = read(write_toy(tmp_path / "b", 16, seed=0), kind)
+
+    boxes = [np.array([labels[0].box for labels in each.labels]) for each in (split, whole)]
+    assert boxes[0] == pytest.approx(boxes[1], abs=1)
+    assert (boxes[0][1] == boxes[1][1]).all()  # a square fills its box
+
+
+def test_more_categories_than_a_map_has_levels_still_say_where_labels_are(tmp_path):
+    names = (*(f"a{number}" for number in range(300)), *NAMES)
+
+    path = write_toy(tmp_path / "a", 8, seed=0)
+    split = read_split(open_labelled(path, None, 100), task_of("detect"), (32, 32), names, True)
+
+    assert (split.maps > 0).any((1, 2)).all()
 
 
 def test_values_of_images_spread_as_the_average_precision_does():

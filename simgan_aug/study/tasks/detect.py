@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +16,7 @@ from simgan_aug.study.augment import Warp
 from simgan_aug.study.average_precision import jackknife
 from simgan_aug.study.canvas import Region, Size
 from simgan_aug.study.network import Pyramid
-from simgan_aug.study.split import Split
+from simgan_aug.study.split import Label, Split
 from simgan_aug.study.tasks.contract import Targets
 
 Array = np.ndarray[Any, Any]
@@ -105,11 +106,8 @@ class Detect:
 
     def values(self, predictions: Array, truth: Split) -> Array:
         """Pseudo-values of the AP50, whose mean it is; see `average_precision.jackknife`."""
-        boxes = [
-            np.array([[label.category, *label.box] for label in labels if label.box], float)
-            for labels in truth.labels
-        ]
-        return jackknife(list(predictions), [each.reshape(-1, 5) for each in boxes])
+        crowds = _boxes(truth.crowds) if truth.crowds else None
+        return jackknife(list(predictions), _boxes(truth.labels), crowds)
 
     def _heat(
         self,
@@ -129,6 +127,12 @@ class Detect:
         heat = blobs.new_zeros(len(blobs), self.classes, *shape)
         index = categories[..., None, None].expand_as(blobs)
         return heat.scatter_reduce(1, index, blobs, "amax")
+
+
+def _boxes(sides: Sequence[Sequence[Label]]) -> list[Array]:
+    """Of each image, (G, 5): category, x, y, width, height."""
+    found = [[[each.category, *each.box] for each in labels if each.box] for labels in sides]
+    return [np.array(each, float).reshape(-1, 5) for each in found]
 
 
 def _focal(logits: Tensor, heat: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from simgan_aug.errors import ConfigError
 from simgan_aug.study.augment import Warp
 from simgan_aug.study.canvas import Region, Size
 from simgan_aug.study.network import Pyramid
-from simgan_aug.study.split import Split
+from simgan_aug.study.split import CROWD, Split
 from simgan_aug.study.tasks.contract import Targets
 
 Array = np.ndarray[Any, Any]
@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 class Segment:
     """See `contract.Task`."""
 
-    metric: ClassVar[str] = "mean IoU"
+    metric: ClassVar[str] = "IoU of an image, mean"
     area: ClassVar[int] = 96 * 64
     batch_size: ClassVar[int] = 32
     turn: ClassVar[float] = 0.2
@@ -51,7 +51,7 @@ class Segment:
     def loss(self, answers: Tensor, targets: Targets, warp: Warp) -> Tensor:
         """Cross entropy of each pixel."""
         maps = warp.images(targets["map"].float(), "nearest")[:, 0].long()  # (B, H, W)
-        return F.cross_entropy(self._whole(answers), maps)
+        return F.cross_entropy(self._whole(answers), maps, ignore_index=CROWD)
 
     def predict(self, answers: Tensor) -> Array:
         """Maps, (B, H, W) uint8."""
@@ -65,7 +65,7 @@ class Segment:
         """
         maps, ious = _maps(truth), []
         for category in range(1, self.classes + 1):
-            said, is_there = predictions == category, maps == category
+            said, is_there = (predictions == category) & (maps != CROWD), maps == category
             union = (said | is_there).sum((1, 2))
             shared = (said & is_there).sum((1, 2))
             ious.append(np.where(union > 0, shared / np.maximum(union, 1), np.nan))
