@@ -95,8 +95,8 @@ def matched(
     curve = tone_curve(histogram(image, seen), reference)
     levels = torch.linspace(0, 1, LEVELS, device=image.device)
     curve = torch.lerp(levels.expand_as(curve), curve, share)
-    channels = zip(image.split(1), curve.split(1), strict=True)
-    return torch.cat([apply_curve(*each) for each in channels])
+    channels = zip(image, curve, strict=True)  # one at a time: indices are of 64 bits
+    return torch.stack([apply_curve(each[None], row[None])[0] for each, row in channels])
 
 
 def pick(bank: Tensor, seed: int) -> Tensor:

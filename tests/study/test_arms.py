@@ -4,7 +4,10 @@ import dataclasses
 import os
 import shlex
 import shutil
+import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -299,6 +302,28 @@ def test_a_placeholder_is_one_word_whatever_it_holds():
     words = command_words("run --in={images} {out}", {"images": "a b; rm -rf c", "out": "d e"})
 
     assert words == ["run", "--in=a b; rm -rf c", "d e"]
+
+
+def test_an_aborted_command_takes_along_what_it_has_started(tmp_path, monkeypatch):
+    started, real = tmp_path / "pid", subprocess.Popen.wait
+
+    def aborted(process, timeout=None):
+        monkeypatch.setattr(subprocess.Popen, "wait", real)
+        while not (started.exists() and started.read_text().strip()):
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", aborted)
+    command = f"sh -c 'sleep 60 & echo $! > {started}; wait' {{out}}"
+
+    with pytest.raises(KeyboardInterrupt):
+        run_command(command, {}, tmp_path / "made", os.listdir)
+
+    state = Path(f"/proc/{started.read_text().strip()}/stat")
+    deadline = time.monotonic() + 10
+    while state.exists() and " Z " not in state.read_text():  # dead, though nobody may have asked
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_what_fills_a_placeholder_is_not_filled_itself():
