@@ -14,7 +14,7 @@ from simgan_aug.folders import list_images
 from simgan_aug.imagefile import read_image, upright
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.pixels import Pixels, to_display
-from simgan_aug.sheet import sheet
+from simgan_aug.sheet import sheet, spaced
 
 Array = np.ndarray[Any, Any]
 
@@ -66,4 +66,4 @@ def _paths(folder: Path, count: int) -> list[Path]:
 
 
 def _spaced(items: Sequence[Any], count: int) -> list[Any]:
-    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).astype(int)]
+    return [items[index] for index in spaced(len(items), count)]

@@ -15,6 +15,7 @@ from PIL import Image as PilImage
 
 from simgan_aug import checkpoint, data, plugins
 from simgan_aug.alarms import Alarm
+from simgan_aug.alarms.watch import at_rest
 from simgan_aug.config import Config
 from simgan_aug.data.inputs import Inputs
 from simgan_aug.devices import resolve_device
@@ -187,14 +188,17 @@ class Run:
 
     def preview(self) -> PilImage.Image:
         """Synthetic over refined over real, with the present average; no contrast is stretched."""
-        network, training = self.state.averaged, self.state.averaged.training
-        tone = self.config.tone
-        refiner = ImageRefiner(
-            network, self.synthetic.channels, self.bank, tone.match, tone.share, device=self.device
-        )
-        picture = preview(refiner, self.synthetic.images, self.real.images)
-        network.train(training).requires_grad_(True)
-        return picture
+        network, tone = self.state.averaged, self.config.tone
+        with at_rest(network):
+            refiner = ImageRefiner(
+                network,
+                self.synthetic.channels,
+                self.bank,
+                tone.match,
+                tone.share,
+                device=self.device,
+            )
+            return preview(refiner, self.synthetic.images, self.real.images)
 
     def provenance(self) -> dict[str, Any]:
         """Where the refiner comes from, for its header."""

@@ -48,6 +48,11 @@ def save_png(picture: Image.Image, path: Path) -> None:
     write_atomically(path, target.getvalue())
 
 
+def spaced(count: int, wanted: int) -> list[int]:
+    """Numbers of so many wanted of `count` items, evenly spaced: which of many to look at."""
+    return [int(index) for index in np.linspace(0, count - 1, min(wanted, count))]
+
+
 def _fit(pixels: np.ndarray[Any, Any], cell: int) -> Image.Image:
     image = Image.fromarray(pixels)
     longer = max(image.size)

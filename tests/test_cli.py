@@ -11,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+from labelled import make_training_data
 from PIL import Image
 
 from simgan_aug.checkpoint import load_state
@@ -37,14 +38,7 @@ precision = "fp32"
 def data(tmp_path, monkeypatch):
     """Synthetic and real images and a fast config, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(0)
-    for side in ("synthetic", "real"):
-        (tmp_path / side).mkdir()
-        for number in range(4):
-            pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / side / f"{number}.png")
-    entries = [{"id": n, "file_name": f"{n}.png", "width": 24, "height": 20} for n in range(4)]
-    (tmp_path / "synthetic.json").write_text(json.dumps({"images": entries, "annotations": []}))
+    make_training_data(tmp_path)
     (tmp_path / "fast.toml").write_text(FAST)
     return tmp_path
 

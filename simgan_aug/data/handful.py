@@ -13,9 +13,9 @@ from simgan_aug import tone
 from simgan_aug.alarms import Handful
 from simgan_aug.config import Config
 from simgan_aug.data.crops import Crops
-from simgan_aug.data.reading import spaced
 from simgan_aug.data.source import Source
 from simgan_aug.pixels import Pixels
+from simgan_aug.sheet import spaced
 
 Array = np.ndarray[Any, Any]
 Box = Sequence[float]

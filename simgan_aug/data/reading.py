@@ -173,11 +173,6 @@ def look(
     return found[:, :2], float(found[:, 2].mean())
 
 
-def spaced(count: int, wanted: int) -> list[int]:
-    """Numbers of so many wanted of `count` items, evenly spaced."""
-    return [int(index) for index in np.linspace(0, count - 1, min(wanted, count))]
-
-
 def _mixed(
     reader: Reader, colours: int, indices: Sequence[int], others: Sequence[int]
 ) -> DataError:

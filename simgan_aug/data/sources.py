@@ -18,11 +18,12 @@ import numpy as np
 from simgan_aug.config import Data
 from simgan_aug.data.decoded import Column, Kept
 from simgan_aug.data.listings import Listing, Origin, list_origin
-from simgan_aug.data.reading import Reader, look, spaced
+from simgan_aug.data.reading import Reader, look
 from simgan_aug.data.source import Box, Source
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.geometry import check_weights
 from simgan_aug.labels import Labels, decoded
+from simgan_aug.sheet import spaced
 
 Array = np.ndarray[Any, Any]
 

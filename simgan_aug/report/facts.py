@@ -9,8 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from simgan_aug import coco
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.imagefile import SUFFIXES
@@ -18,6 +16,7 @@ from simgan_aug.report import records
 from simgan_aug.report.measures import Histogram
 from simgan_aug.report.records import Alarm, Audit, Realism, Record
 from simgan_aug.report.worst import measured, worst_of
+from simgan_aug.sheet import spaced
 
 RUN, REPORT, AUDIT = "run.json", "report.json", "audit.json"
 ENOUGH = 24
@@ -254,5 +253,4 @@ def _choose(facts: Facts, count: int) -> None:
 
 def _sampled(names: list[str], count: int) -> Iterator[str]:
     """Some of the names, evenly spaced, in order."""
-    places = np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)
-    return (names[place] for place in places)
+    return (names[place] for place in spaced(len(names), count))

@@ -19,7 +19,7 @@ from PIL import Image
 from simgan_aug.errors import ConfigError, OutputError, SimganAugError
 from simgan_aug.files import write_atomically
 from simgan_aug.realism import compare
-from simgan_aug.sheet import save_png, sheet
+from simgan_aug.sheet import save_png, sheet, spaced
 from simgan_aug.study import forms, shown
 from simgan_aug.study.arms import ORACLE, Arm
 from simgan_aug.study.augment import JITTER, SEARCH, Policy
@@ -151,7 +151,7 @@ class Study:
             write_atomically(out / "plot.svg", svg.encode())
         rows = shown.strips(out / "pictures", [arm.name for arm in self.material.arms])
         real = self.material.photos.images
-        rows["real"] = [_strip(real[_spaced(len(real))])]
+        rows["real"] = [_strip(real[spaced(len(real), PICTURES)])]
         save_png(sheet(rows, cell=192 * PICTURES), out / "arms.png")
 
     def _finish(self, arm: Arm, seed: int) -> Iterator[str]:
@@ -172,7 +172,7 @@ class Study:
         feed = self.maker.feed(arm, made, seed)
         cell: Cell = {"arm": arm.name, "seed": seed}
         if seed == 0 and arm.kind != ORACLE:
-            picture = _strip(feed(_spaced(len(material.synthetic)), 0))
+            picture = _strip(feed(np.array(spaced(len(material.synthetic), PICTURES)), 0))
             folder = self.settings.out / "pictures"
             save_png(Image.fromarray(picture), folder / f"{arm.name}.png")
         if material.is_scored:
@@ -235,10 +235,6 @@ class Study:
 def policies(arm: Arm) -> tuple[Policy, ...]:
     """The augmentations that an arm chooses from."""
     return SEARCH + JITTER if arm.kind == "jitter" else SEARCH
-
-
-def _spaced(count: int) -> Array:
-    return np.linspace(0, count - 1, min(PICTURES, count)).astype(int)
 
 
 def _strip(images: Array) -> Array:

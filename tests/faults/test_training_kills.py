@@ -8,7 +8,8 @@ import sys
 import time
 
 import pytest
-from faults.conftest import LIMIT, make_training_data
+from faults.conftest import LIMIT
+from labelled import make_training_data
 from safetensors import safe_open
 
 FAST = """

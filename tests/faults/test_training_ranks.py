@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from faults.conftest import LIMIT, children, make_training_data
+from faults.conftest import LIMIT, children
+from labelled import make_training_data
 from safetensors.torch import load_file
 
 from simgan_aug.checkpoint import load_state
