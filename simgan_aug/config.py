@@ -10,7 +10,13 @@ A file states only what differs from its preset (the key `preset`, else "default
     [regularization.labels]
     background = 0.1
 
-A part (refiner, discriminator, loss) is a registered `name` and the options of its factory.
+A part (refiner, discriminator, loss) is a registered `name` and the options of its factory; so is
+each further term of regularization, which has a weight besides:
+
+    [[regularization.terms]]
+    name = "patch-nce"
+    weight = 0.5
+    temperature = 0.07
 """
 
 from __future__ import annotations
@@ -41,6 +47,22 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Term:
+    """A further term of regularization: a registered part, and how much it counts."""
+
+    name: str
+    """As listed by `simgan-aug plugins`."""
+    weight: float = 1.0
+    """Factor on its value, which is a mean."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """What its factory is called with; in TOML they stand beside `name`."""
+
+    def __post_init__(self) -> None:
+        """Reject impossible values."""
+        _require(0 <= self.weight < float("inf"), f"weight must be 0 or more, got {self.weight}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Regularization:
     """What holds the refined image to the synthetic one (eq. 1 and 4)."""
 
@@ -59,6 +81,8 @@ class Regularization:
     labels: dict[str, float] = field(default_factory=dict)
     """Factor on lambda by category name; "background": outside all labels, "labels": all other
     categories. 1 if absent."""
+    terms: tuple[Term, ...] = ()
+    """Further terms, by plugins; each name once."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -71,6 +95,14 @@ class Regularization:
         )
         for name, factor in self.labels.items():
             _require(0 <= factor <= 10_000, f"labels.{name} must lie in [0, 10000], got {factor}")
+        names = [term.name for term in self.terms]
+        for name in names:
+            _require(names.count(name) == 1, f"terms: {name!r} is given more than once")
+        _require(
+            not names or self.reduction == "mean",
+            "terms are means and have no weight beside a sum: set reduction = 'mean' (and "
+            "loss.reduction, if it is 'paper_sum'), or leave out terms",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -366,11 +398,22 @@ def _section(base: Any, table: Mapping[str, Any], where: str) -> Any:
             hint = f"; did you mean {near[0]!r}?" if near else f" (known: {', '.join(known)})"
             raise ConfigError(f"{where}: unknown key {key!r}{hint}")
     merged = {**{key: getattr(base, key) for key in known}, **table}
+    if isinstance(table.get("terms"), list):
+        merged["terms"] = [_term(each) for each in table["terms"]]
     try:
         return msgspec.convert(merged, type(base))
     except msgspec.ValidationError as error:
         message, _, key = str(error).partition(" - at `$.")
         raise ConfigError(f"{where}: {key.rstrip('`') + ': ' if key else ''}{message}") from None
+
+
+def _term(table: Any) -> Any:
+    """A table of a term, what is not its own put among the options; anything else as it is."""
+    if not isinstance(table, Mapping) or not isinstance(table.get("options", {}), Mapping):
+        return table
+    own = {key: value for key, value in table.items() if key in ("name", "weight")}
+    beside = {k: v for k, v in table.items() if k not in own and k != "options"}
+    return {**own, "options": {**table.get("options", {}), **beside}}
 
 
 def _require(condition: bool, message: str) -> None:

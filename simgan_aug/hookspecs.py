@@ -13,6 +13,14 @@ What a part must offer:
   of "refined". Its factory takes `channels` and the options of its table.
 - A *loss* has the two methods of `simgan_aug.losses.AdversarialLoss`; its factory takes the options
   of its table.
+- A *regularization* is a further term that holds the refined image to the synthetic one: a callable
+  (refiner, refined, synthetic, weights) -> scalar, the mean over images of (B, C, H, W) in [-1, 1];
+  `weights` is (B, 1, H, W), how much a pixel's change counts, or None. It is chosen, weighed and
+  given options by `[[regularization.terms]]`. Its factory takes the options of that table, and, if
+  its signature names them, `channels` and `refiner`: the network that is to be held, to look at but
+  not to keep. If it is an `nn.Module`, its weights train with the refiner's, at the same rate, and
+  are saved with the state of the training, but not in the refiner file. It may draw from torch's
+  generator, which is seeded for each call. What it adds is reported as "regularization/NAME".
 - A *checkpoint* is a trained refiner that a distribution ships: a function without arguments that
   gives the path of its file. Its name can stand wherever the path of a refiner file can.
 - A *feature transform* psi is a function from (B, C, H, W) in [-1, 1] to (B, F, h, w), itself and
@@ -47,6 +55,11 @@ def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # typ
 @hookspec
 def simgan_register_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Adversarial loss factories by name."""
+
+
+@hookspec
+def simgan_register_regularizations() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Factories of further terms of regularization by name."""
 
 
 @hookspec

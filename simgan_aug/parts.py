@@ -11,6 +11,7 @@ from simgan_aug import plugins
 from simgan_aug.config import Config, Part
 from simgan_aug.errors import ConfigError, PluginError
 from simgan_aug.losses import edge_direction, self_regularization
+from simgan_aug.terms import Terms, check_own
 from simgan_aug.training import Regularization
 
 CONTOURS = "contours"
@@ -59,6 +60,30 @@ def regularization(config: Config, scalars: Mapping[str, float] | None = None) -
     return term
 
 
+def build_terms(config: Config, refiner: nn.Module, channels: int) -> Terms:
+    """The further terms of regularization that a config names.
+
+    Args:
+        refiner: that they are to hold.
+        channels: of its images.
+
+    Raises:
+        PluginError: there is none of a name, or one holds weights of the refiner.
+        ConfigError: an unknown option, or a refused value.
+    """
+    given, terms = {"channels": channels, "refiner": refiner}, {}
+    for term in config.regularization.terms:
+        for name in given:
+            if name in term.options:
+                raise ConfigError(f"terms: {term.name!r}: {name} is no option; it is always given")
+        make = plugins.registry().find("regularization", term.name).make
+        wanted = {name: value for name, value in given.items() if plugins.takes(make, name)}
+        part = plugins.build("regularization", term.name, **wanted, **term.options)
+        terms[term.name] = term.weight, part
+    check_own({name: term for name, (_, term) in terms.items()}, refiner)
+    return Terms(terms)
+
+
 def check_parts(config: Config, source: str) -> None:
     """Build the parts of a config once, so that a mistake is found before any data is read.
 
@@ -70,7 +95,10 @@ def check_parts(config: Config, source: str) -> None:
         "refiner": lambda: build_network("refiner", config.refiner, channels),
         "discriminator": lambda: build_network("discriminator", config.discriminator, channels),
         "loss": lambda: plugins.build("loss", config.loss.name, **config.loss.options),
-        "regularization": lambda: regularization(config),
+        "regularization": lambda: (
+            regularization(config),
+            build_terms(config, checks["refiner"](), channels),
+        ),
     }
     for table, check in checks.items():
         try:

@@ -17,6 +17,7 @@ from simgan_aug.history import HistoryBuffer
 from simgan_aug.losses import AdversarialLoss
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.state import TrainingState
+from simgan_aug.terms import TOTAL, in_total
 
 Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(refined, synthetic, weights) -> the weighted term of eq. 1, a scalar."""
@@ -32,7 +33,7 @@ class _Share:
     """As the discriminator sees them."""
     history: HistoryBuffer
     draws: torch.Generator
-    """Of the history."""
+    """Of the history, and of the seeds of further terms."""
 
 
 class Players:
@@ -71,7 +72,7 @@ class Players:
     def update_refiner(self, adversarial: bool = True) -> dict[str, float]:
         """One step on L_R (eq. 4); in the warm-up on its second term alone."""
         with self._frozen(self.state.discriminator):
-            return self._descend("refiner", self._refiner_losses(adversarial))
+            return in_total(self._descend("refiner", self._refiner_losses(adversarial)))
 
     def update_discriminator(self) -> dict[str, float]:
         """One step on L_D (eq. 2), half of the refined images from the history (section 2.3)."""
@@ -88,8 +89,22 @@ class Players:
                     shown = self._shown(refined, batch.reference)
                     real = shown if share.real is None else share.real
                     losses["adversarial"] = self.loss.refiner(self.state.discriminator, shown, real)
-                losses["regularization"] = self.regularization(refined, batch.images, batch.weights)
+                losses[TOTAL] = self.regularization(refined, batch.images, batch.weights)
+                losses |= self._terms(refined, share)
             yield losses
+
+    def _terms(self, refined: Tensor, share: _Share) -> dict[str, Tensor]:
+        """Each further term; it may draw from torch's generator, seeded here for it alone."""
+        terms, batch = self.state.terms, share.synthetic
+        if not terms.terms:
+            return {}
+        seed = int(torch.randint(2**62, (), generator=share.draws))
+        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            values: dict[str, Tensor] = terms(
+                self.state.refiner, refined, batch.images, batch.weights
+            )
+        return values
 
     def _discriminator_losses(self) -> Iterator[dict[str, Tensor]]:
         """Of each share of the next batches."""
@@ -154,10 +169,10 @@ class Players:
             )
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
-        """Of both networks, with what they hold now, if there is more than one share."""
+        """Of all that learns, with what they hold now, if there is more than one share."""
         if len(self.state.own_shares) == 1:
             return []
-        players = (self.state.refiner, self.state.discriminator)
+        players = (self.state.refiner, self.state.discriminator, self.state.terms)
         return [(buffer, buffer.clone()) for player in players for buffer in player.buffers()]
 
     def _refine(self, share: _Share) -> Tensor:

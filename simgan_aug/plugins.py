@@ -32,6 +32,7 @@ _HOOKS = {
     "refiner": "simgan_register_refiners",
     "discriminator": "simgan_register_discriminators",
     "loss": "simgan_register_losses",
+    "regularization": "simgan_register_regularizations",
     "feature transform": "simgan_register_feature_transforms",
     "checkpoint": "simgan_register_checkpoints",
 }
@@ -245,6 +246,14 @@ def provider(kind: str, name: str) -> tuple[str, str]:
     return plugin.distribution, plugin.version
 
 
+def takes(make: Callable[..., Any], name: str) -> bool:
+    """Whether the signature of a factory names an argument."""
+    try:
+        return name in inspect.signature(make).parameters
+    except ValueError:  # of some built-in types there is no signature
+        return False
+
+
 def _disabled(name: str) -> bool:
     wish = os.environ.get("SIMGAN_AUG_DISABLE_PLUGINS", "")
     return wish == "1" or name in [part.strip() for part in wish.split(",")]
@@ -300,4 +309,5 @@ __all__ = [
     "plugins",
     "provider",
     "registry",
+    "takes",
 ]

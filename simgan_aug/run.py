@@ -23,7 +23,7 @@ from simgan_aug.errors import ConfigError, DataError, DivergenceError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks.contract import takes_reference
 from simgan_aug.oversight import Oversight
-from simgan_aug.parts import CONTOURS, build_network, check_parts, regularization
+from simgan_aug.parts import CONTOURS, build_network, build_terms, check_parts, regularization
 from simgan_aug.preview import preview
 from simgan_aug.ranks import Ranks
 from simgan_aug.rollback import LastGood, Rollback
@@ -278,11 +278,13 @@ class Run:
     def _start(self) -> TrainingState:
         torch.manual_seed(self.config.training.seed)
         channels = self.synthetic.channels
-        # Networks are made on the CPU, so that a seed gives the same weights on every device.
-        refiner = build_network("refiner", self.config.refiner, channels).to(self.device)
-        part = self.config.discriminator
-        discriminator = build_network("discriminator", part, channels).to(self.device)
+        # All is made on the CPU, so that a seed gives the same weights on every device.
+        refiner = build_network("refiner", self.config.refiner, channels)
+        discriminator = build_network("discriminator", self.config.discriminator, channels)
         for player in (refiner, discriminator):
             if takes_reference(player) and self.bank is None:
                 raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
-        return TrainingState(refiner, discriminator, self.config.training, self.ranks)
+        terms = build_terms(self.config, refiner, channels)
+        for made in (refiner, discriminator, terms):
+            made.to(self.device)
+        return TrainingState(refiner, discriminator, self.config.training, self.ranks, terms)

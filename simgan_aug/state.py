@@ -13,10 +13,13 @@ from simgan_aug.config import Training
 from simgan_aug.errors import ConfigError
 from simgan_aug.history import HistoryBuffer
 from simgan_aug.ranks import Ranks
+from simgan_aug.terms import Terms
 
 
 class TrainingState:
     """All that a step depends on: networks, optimisers, the average, the histories, the count.
+
+    Terms of regularization may have weights of their own, which train with the refiner's.
 
     A batch is cut into shares, `config.accumulate` for each rank. What a share is given depends on
     its number among all shares alone, so that two ranks do what one does with two shares.
@@ -31,22 +34,23 @@ class TrainingState:
         discriminator: nn.Module,
         config: Training,
         ranks: Ranks | None = None,
+        terms: Terms | None = None,
     ) -> None:
-        self.ranks = ranks or Ranks()
+        self.ranks, self.terms = ranks or Ranks(), terms or Terms()
         self.shares = self.ranks.world * config.accumulate
         """Of a batch, over all ranks."""
         first = self.ranks.number * config.accumulate
         self.own_shares = range(first, first + config.accumulate)
         """The numbers of those that this rank works on."""
-        _check_shares(self.shares, config, (refiner, discriminator))
-        for network in (refiner, discriminator):
+        _check_shares(self.shares, config, (refiner, discriminator, self.terms))
+        for network in (refiner, discriminator, self.terms):
             network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.refiner = refiner
         self.discriminator = discriminator
         self.average = AveragedModel(refiner, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
         self.optimizers = {
-            "refiner": _optimizer(refiner, config, config.refiner_rate),
-            "discriminator": _optimizer(discriminator, config, config.discriminator_rate),
+            "refiner": _optimizer((refiner, self.terms), config, config.refiner_rate),
+            "discriminator": _optimizer((discriminator,), config, config.discriminator_rate),
         }
         self.histories = [HistoryBuffer(config.history // self.shares) for _ in self.own_shares]
         """One for each share of this rank; they fill alike."""
@@ -74,6 +78,7 @@ class TrainingState:
         flat = {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()}
         flat |= {f"refiner.{k}": v for k, v in self.refiner.state_dict().items()}
         flat |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        flat |= {f"terms.{k}": v for k, v in self.terms.state_dict().items()}
         for player, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
                 flat |= {
@@ -102,6 +107,7 @@ class TrainingState:
             ("discriminator", self.discriminator),
             ("refiner", self.refiner),
             ("average", self.average),
+            ("terms", self.terms),
         ):
             module.load_state_dict(_under(flat, name))
         for player, optimizer in self.optimizers.items():
@@ -156,10 +162,13 @@ def _double(value: float) -> Tensor:
     return torch.tensor(value, dtype=torch.float64)
 
 
-def _optimizer(network: nn.Module, config: Training, rate: float) -> torch.optim.Optimizer:
+def _optimizer(
+    networks: tuple[nn.Module, ...], config: Training, rate: float
+) -> torch.optim.Optimizer:
+    weights = [weight for network in networks for weight in network.parameters()]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), lr=rate)
-    return torch.optim.Adam(network.parameters(), lr=rate, betas=config.betas, fused=True)
+        return torch.optim.SGD(weights, lr=rate)
+    return torch.optim.Adam(weights, lr=rate, betas=config.betas, fused=True)
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:

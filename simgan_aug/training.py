@@ -31,8 +31,8 @@ class Step:
     phase: str
     """"refiner warm-up", "discriminator warm-up" or "adversarial"."""
     losses: Mapping[str, float]
-    """"adversarial", "regularization", "discriminator": those that the step computed, as it
-    ended."""
+    """"adversarial", "regularization", "discriminator": those that the step computed, as it ended;
+    and of the regularization, each further term, weighted, as "regularization/NAME"."""
     state: TrainingState
     """Live, of the loop; save it or look at it, but do not change it."""
 
@@ -59,11 +59,12 @@ def train(
         refiner, discriminator: on the device to train on; see `simgan_aug.hookspecs` for what they
             offer.
         loss: the two adversarial terms.
-        regularization: lambda times the self-regularization.
+        regularization: lambda times the self-regularization; further terms are in `state`.
         synthetic, real: endless batches of `config.batch_size` images of one size; weights of real
             ones are not used.
         config: see `Training`.
-        state: where to go on, and with which ranks; None: from the start, alone.
+        state: where to go on, with which ranks and which further terms of regularization; None:
+            from the start, alone, with none.
 
     Raises:
         DivergenceError: a loss or a gradient is not finite. The weights are those before that

@@ -37,7 +37,7 @@ LAYERS = [
     # parts
     {"folders", "geometry", "labels", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
-    | {"devices", "displacement", "ranks", "variety"},
+    | {"devices", "displacement", "ranks", "terms", "variety"},
     {"batch", "files", "formats", "spans"},
     {"errors"},
 ]

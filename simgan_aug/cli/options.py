@@ -61,7 +61,8 @@ def follow(run: Any, out: Path) -> None:
     wish = Wish(here, (signal.SIGINT, signal.SIGTERM))
 
     def describe(step: Any) -> str:
-        losses = " ".join(f"{name[:3]} {value:.3f}" for name, value in step.losses.items())
+        totals = {name: value for name, value in step.losses.items() if "/" not in name}
+        losses = " ".join(f"{name[:3]} {value:.3f}" for name, value in totals.items())
         return f"{step.phase}: {losses}"
 
     def warn(text: str) -> None:
