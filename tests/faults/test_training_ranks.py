@@ -13,6 +13,7 @@ from faults.conftest import LIMIT, children
 from labelled import make_training_data
 from safetensors.torch import load_file
 
+from simgan_aug import plugins
 from simgan_aug.checkpoint import load_state
 from simgan_aug.cli import main
 
@@ -34,15 +35,52 @@ history = 16
 precision = "fp32"
 """
 
+TERM = """
+import torch
+from torch import nn
+from simgan_aug import hookimpl
+
+class Learned(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.map = nn.Conv2d(3, 3, 1)
+
+    def forward(self, refiner, refined, synthetic, weights):
+        kept = nn.functional.dropout(self.map(refined) - synthetic, 0.5)
+        return kept.abs().mean()
+
+@hookimpl
+def simgan_register_regularizations():
+    return {"learned": Learned}
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Images of both sides, and configs for two ranks and for one process with two shares."""
     made = tmp_path_factory.mktemp("ranks")
     make_training_data(made)
-    (made / "two.toml").write_text(FAST)
-    (made / "one.toml").write_text(FAST + "accumulate = 2")
+    (made / "learned_term.py").write_text(TERM)
+    about = made / "learned_term-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Name: learned-term\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[simgan_aug]\nlearned = learned_term\n")
+    term = '\n[[regularization.terms]]\nname = "learned"\n'
+    (made / "two.toml").write_text(FAST + term)
+    (made / "one.toml").write_text(FAST + "accumulate = 2" + term)
     return made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(folder):
+    """The folder's plugin is found, here and by torchrun's processes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        path = os.environ.get("PYTHONPATH")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), path])))
+        plugins.registry.cache_clear()
+        yield
+    plugins.registry.cache_clear()
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +159,7 @@ def test_two_ranks_train_as_one_process_does_and_each_goes_on_with_the_others_ru
     assert main([*new(folder, "one"), "--steps", str(steps)]) == 0
 
     assert apart(one, out) < 1e-5
+    assert "terms.trained.0.map.weight" in load_file(one / "state.safetensors")
     assert main(more(out, steps + 3)) == 0
     process = start(*more(one, steps + 3))
     said, _ = process.communicate(timeout=LIMIT)
