@@ -3,6 +3,8 @@
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +16,7 @@ from labelled import labels_of, save, save_shifting_refiner, scene, write_coco
 from torch import nn
 from torch.utils.data import DataLoader
 
+import simgan_aug
 from simgan_aug import cli
 
 torchvision_ops.install()
@@ -168,3 +171,18 @@ def test_every_link_into_the_project_leads_somewhere(page):
     text = page.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / target).exists(), target
+
+
+def test_the_api_reference_is_made_of_all_public_names(tmp_path):
+    script = ROOT / "examples" / "api_reference.py"
+    command = [sys.executable, Path(torchvision_ops.__file__), script, "--out", tmp_path / "api"]
+
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ran.returncode == 0, ran.stderr
+    assert "Couldn't import" not in ran.stderr
+    front = (tmp_path / "api" / "simgan_aug.html").read_text(encoding="utf-8")
+    for name in simgan_aug.__all__:
+        assert f'id="{name}"' in front
+    for page in ("hookspecs", "data", "study", "transforms/torchvision"):
+        assert (tmp_path / "api" / "simgan_aug" / f"{page}.html").exists()
