@@ -43,8 +43,10 @@ class TrainingState:
         self.own_shares = range(first, first + config.accumulate)
         """The numbers of those that this rank works on."""
         _check_shares(self.shares, config, (refiner, discriminator, self.terms))
+        for network in (refiner, discriminator):
+            network.train()  # a term stays in the mode that its author chose
         for network in (refiner, discriminator, self.terms):
-            network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.refiner = refiner
         self.discriminator = discriminator
         self.average = AveragedModel(refiner, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]

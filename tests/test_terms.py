@@ -217,6 +217,15 @@ def test_a_term_that_would_see_the_shares_is_refused():
         TrainingState(Shift(), Scale(), adjust(accumulate=2), terms=terms)
 
 
+def test_a_term_stays_in_the_mode_that_its_author_chose():
+    still, learning = Learned().eval(), Learned()
+    terms = Terms({"still": (1.0, still), "learning": (1.0, learning)})
+
+    next(steps_with(terms, QUIET))
+
+    assert (still.training, learning.training) == (False, True)
+
+
 def test_a_term_that_is_not_finite_ends_training_by_name():
     terms = Terms({"wild": (1.0, lambda refiner, refined, *_: refined.mean() * float("nan"))})
 
