@@ -73,6 +73,11 @@ def simgan_register_checkpoints() -> Mapping[str, Callable[[], Path]]:  # type: 
 
 
 @hookspec
+def simgan_register_gates() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Quality gates by name."""
+
+
+@hookspec
 def simgan_training_started(out: Path, config: Any, first_step: int) -> None:
     """A run begins or goes on.
 

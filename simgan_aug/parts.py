@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from simgan_aug import plugins
 from simgan_aug.config import Config, Part
 from simgan_aug.errors import ConfigError, PluginError
+from simgan_aug.factories import takes
 from simgan_aug.losses import edge_direction, self_regularization
 from simgan_aug.terms import Terms, check_own
 from simgan_aug.training import Regularization
@@ -77,7 +78,7 @@ def build_terms(config: Config, refiner: nn.Module, channels: int) -> Terms:
             if name in term.options:
                 raise ConfigError(f"terms: {term.name!r}: {name} is no option; it is always given")
         make = plugins.registry().find("regularization", term.name).make
-        wanted = {name: value for name, value in given.items() if plugins.takes(make, name)}
+        wanted = {name: value for name, value in given.items() if takes(make, name)}
         part = plugins.build("regularization", term.name, **wanted, **term.options)
         terms[term.name] = term.weight, part
     check_own({name: term for name, (_, term) in terms.items()}, refiner)

@@ -11,32 +11,21 @@ else.
 from __future__ import annotations
 
 import functools
-import inspect
 import os
-import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
 
-import msgspec
 import pluggy
 
-from simgan_aug import builtin, hookspecs
-from simgan_aug.errors import ConfigError, PluginError, did_you_mean
+from simgan_aug import builtin, factories, hookspecs, offers
+from simgan_aug.errors import PluginError, did_you_mean
 
 PROJECT = "simgan_aug"
 
-_HOOKS = {
-    "refiner": "simgan_register_refiners",
-    "discriminator": "simgan_register_discriminators",
-    "loss": "simgan_register_losses",
-    "regularization": "simgan_register_regularizations",
-    "feature transform": "simgan_register_feature_transforms",
-    "checkpoint": "simgan_register_checkpoints",
-}
-KINDS = tuple(_HOOKS)
+KINDS = tuple(offers.KINDS)
 """Kinds of parts that `parts` and `build` know."""
 
 
@@ -60,6 +49,11 @@ class Plugin:
     parts: dict[str, list[str]] = field(default_factory=dict)
     error: str = ""
     """Why it was kept apart; empty if it was not."""
+
+    @property
+    def title(self) -> str:
+        """As messages call it."""
+        return f"{self.name!r} of {self.distribution} {self.version}"
 
 
 class Registry:
@@ -91,12 +85,7 @@ class Registry:
             PluginError: no part of this kind has this name.
             ConfigError: the factory has no such option, or refuses a value.
         """
-        part = self.find(kind, name)
-        checked = _checked(part.make, options, f"{kind} {name!r}")
-        try:
-            return part.make(**checked)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{kind} {name!r}: {error}") from error
+        return factories.call(self.find(kind, name).make, options, f"{kind} {name!r}")
 
     def find(self, kind: str, name: str) -> RegisteredPart:
         """A part by name; an unknown name is a PluginError that lists the known ones."""
@@ -151,14 +140,14 @@ class Registry:
                 caller.name for caller in self.manager.get_hookcallers(plugin.module) or []
             )
             self._check_names(plugin.module)
-            offered = {kind: self._offered(plugin, kind, hook) for kind, hook in _HOOKS.items()}
+            offered = {kind: self._offered(plugin, kind) for kind in KINDS}
         except (Exception, SystemExit) as error:
             self._fail(plugin, _describe(error))
             return
-        for kind, factories in offered.items():
-            plugin.parts[kind] = sorted(factories)
+        for kind, made in offered.items():
+            plugin.parts[kind] = sorted(made)
             self.parts[kind] |= {
-                name: RegisteredPart(make, plugin.name) for name, make in factories.items()
+                name: RegisteredPart(make, plugin.name) for name, make in made.items()
             }
         self.plugins[plugin.name] = plugin
 
@@ -170,27 +159,30 @@ class Registry:
                     f"no hook named {caller.name!r}{did_you_mean(caller.name, known)}"
                 )
 
-    def _offered(self, plugin: Plugin, kind: str, hook: str) -> dict[str, Callable[..., Any]]:
+    def _offered(self, plugin: Plugin, kind: str) -> dict[str, Any]:
+        hook = offers.KINDS[kind].hook
         for implementation in getattr(self.manager.hook, hook).get_hookimpls():
             if implementation.plugin is plugin.module:
-                factories = implementation.function()
-                if not isinstance(factories, Mapping):
-                    raise PluginError(
-                        f"{hook}: expected a mapping from names to factories, "
-                        f"got {type(factories).__name__}"
-                    )
-                for name, make in factories.items():
-                    self._check_offer(kind, name, make, hook)
-                return dict(factories)
+                try:
+                    returned = implementation.function()
+                except (Exception, SystemExit) as error:
+                    raise PluginError(f"{hook}: {_describe(error)}") from error
+                parts = offers.checked(kind, returned)
+                for name in parts:
+                    self._check_free(kind, name)
+                return parts
         return {}
 
-    def _check_offer(self, kind: str, name: Any, make: Any, hook: str) -> None:
-        if not isinstance(name, str) or not callable(make):
-            raise PluginError(f"{hook}: expected names to callables, got {name!r}: {make!r}")
-        if name in self.parts[kind]:
+    def _check_free(self, kind: str, name: str) -> None:
+        """Reject a part whose name is taken."""
+        taken = self.parts[kind].get(name)
+        owner = self.plugins[taken.plugin].title if taken else ""
+        if kind == "command" and name in offers.COMMANDS:
+            owner = PROJECT
+        if owner:
             raise PluginError(
-                f"{hook}: the {kind} {name!r} is already offered by "
-                f"{self.parts[kind][name].plugin!r}; rename one of them"
+                f"{offers.KINDS[kind].hook}: the {kind} {name!r} is already offered by {owner}; "
+                "rename one of them"
             )
 
     def _fail(self, plugin: Plugin, error: str) -> None:
@@ -201,9 +193,7 @@ class Registry:
 
     def _complain(self, plugin: Plugin, error: str) -> None:
         plugin.error = error
-        message = (
-            f"plugin {plugin.name!r} of {plugin.distribution} {plugin.version} is left out: {error}"
-        )
+        message = f"plugin {plugin.title} is left out: {error}"
         if os.environ.get("SIMGAN_AUG_STRICT_PLUGINS") == "1":
             raise PluginError(message)
         warnings.warn(message, stacklevel=2)
@@ -240,18 +230,15 @@ def failures() -> dict[str, str]:
     return {plugin.name: plugin.error for plugin in plugins() if plugin.error}
 
 
+def owner(kind: str, name: str) -> str:
+    """The plugin that offers a part, as messages call it."""
+    return registry().plugins[registry().find(kind, name).plugin].title
+
+
 def provider(kind: str, name: str) -> tuple[str, str]:
     """Distribution and version that offer a part."""
     plugin = registry().plugins[registry().find(kind, name).plugin]
     return plugin.distribution, plugin.version
-
-
-def takes(make: Callable[..., Any], name: str) -> bool:
-    """Whether the signature of a factory names an argument."""
-    try:
-        return name in inspect.signature(make).parameters
-    except ValueError:  # of some built-in types there is no signature
-        return False
 
 
 def _disabled(name: str) -> bool:
@@ -263,41 +250,6 @@ def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if not isinstance(error, PluginError) else str(error)
 
 
-def _checked(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> dict[str, Any]:
-    """The options, held against the factory's signature and annotations."""
-    try:
-        parameters = inspect.signature(make).parameters
-    except ValueError:  # of some built-in types there is no signature
-        return dict(options)
-    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return dict(options)
-    hints = _hints(make)
-    checked = {}
-    for name, value in options.items():
-        if name not in parameters:
-            raise ConfigError(f"{what}: no option {name!r}{did_you_mean(name, parameters)}")
-        try:
-            checked[name] = msgspec.convert(value, hints[name]) if name in hints else value
-        except msgspec.ValidationError as error:
-            raise ConfigError(f"{what}: {name}: {error}") from None
-    return checked
-
-
-def _hints(make: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a factory that plain values can be checked against."""
-    target = make.__init__ if inspect.isclass(make) else make
-    try:
-        hints = typing.get_type_hints(target)
-    except Exception:  # an annotation of theirs that does not resolve: the value is not checked
-        return {}
-    plain = (int, float, str, bool)
-    return {
-        name: hint
-        for name, hint in hints.items()
-        if hint in plain or typing.get_origin(hint) in (list, tuple, dict)
-    }
-
-
 __all__ = [
     "KINDS",
     "Plugin",
@@ -305,9 +257,9 @@ __all__ = [
     "Registry",
     "build",
     "failures",
+    "owner",
     "parts",
     "plugins",
     "provider",
     "registry",
-    "takes",
 ]

@@ -132,7 +132,7 @@ def test_the_result_has_the_form_that_is_documented(data, job):
 
     said = result(data)
     counts = {"images": 6, "failed": 0, "labels": 12, "rejected": 4, "unmeasurable": 0}
-    assert said["counts"] == counts | {"appeared": 0}
+    assert said["counts"] == counts | {"appeared": 0, "refused": 0}
     assert said["version"] == 1
     assert said["annotations"] == [str(data / "ann.json")]
     assert (said["images"], said["refined"]) == (str(data / "images"), str(data / "refined"))
@@ -145,7 +145,7 @@ def test_the_result_has_the_form_that_is_documented(data, job):
     assert {label["image"] for label in said["worst"][:4]} == {*MOVED}
     assert len(said["worst"]) == 12
     assert {*said["limits"]} > {*MEASURES}
-    assert (said["appeared"], said["failed"]) == ([], {})
+    assert (said["appeared"], said["refused"], said["failed"]) == ([], {}, {})
 
 
 def test_the_result_is_not_there_before_the_last_image_is(data, job):
@@ -539,7 +539,7 @@ def test_an_image_that_kills_its_worker_is_set_aside(data, job, monkeypatch):
         save(data / folder / "killer.png", scene(0))
     write_coco(data / "ann.json", ["killer.png", *NAMES])
     (data / "sitecustomize.py").write_text(KILLER)
-    monkeypatch.setenv("PYTHONPATH", str(data))
+    monkeypatch.setenv("PYTHONPATH", str(data), prepend=os.pathsep)
 
     found = run(job(workers=2))
 

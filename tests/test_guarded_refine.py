@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from faults.conftest import kill
 from labelled import SIZE, labels_of, save, save_shifting_refiner, scene, write_coco
+from plugged import plugged
 
 from simgan_aug.audit import Guard
 from simgan_aug.cli import main
@@ -318,6 +319,111 @@ def test_ray_takes_back_what_one_process_does(data, job):
     assert process.returncode == 0, printed + errors
     assert files(data / "out") == files(data / "whole")
     assert decisions(data / "out") == decisions(data / "whole")
+
+
+# Gates of plugins.
+
+GATES = """
+    from simgan_aug import hookimpl
+
+    def same(old, new, annotations):
+        return [] if (old == new).all() else [f"not as it was, with {len(annotations)} labels"]
+
+    def labelled(old, new, annotations):
+        return [str(annotations[3].id)]  # an IndexError
+
+    @hookimpl
+    def simgan_register_gates():
+        return {"same": same, "any": lambda old, new, annotations: [], "labelled": labelled}
+"""
+
+
+@pytest.fixture
+def gates(data):
+    with plugged(data / "site", gates_plugin=GATES):
+        yield
+
+
+def test_what_a_gate_refuses_is_taken_back_by_any_number_of_workers(data, job, gates):
+    for workers in (0, 2):
+        run(job(out=data / str(workers), guard="label", gates=["same", "any"], workers=workers))
+
+    assert files(data / "0") == files(data / "2")
+    said = report(data / "0")["guard"]
+    assert (said["blended"], said["kept"]) == (1, 2)
+    for name in NAMES[:2]:
+        assert "gate same: not as it was, with 2 labels" in said["decisions"][name]["failures"]
+        assert np.array_equal(pixels(data / "0", name), pixels(data, name))
+    settings = json.loads((data / "0" / "run.json").read_text())["settings"]
+    assert settings["gates"] == {"any": "gates_plugin-dist 1.2", "same": "gates_plugin-dist 1.2"}
+
+
+@pytest.mark.parametrize(("before", "after"), [(["same"], ["any"]), (["same"], []), ([], ["any"])])
+def test_a_result_of_other_gates_is_not_mixed_in(data, job, gates, before, after):
+    running = job(guard="label", gates=before).run()
+    next(running)
+    running.close()
+
+    with pytest.raises(ConfigError, match=r"settings.*another --out"):
+        job(guard="label", gates=after)
+    assert set(run(job(guard="label", gates=before)).values()) == {"done"}
+
+
+def test_a_gate_that_raises_stops_the_job_or_sets_the_image_aside_and_is_named(data, job, gates):
+    who = r"a/ü 0\.png: gate 'labelled' of 'gates_plugin' of gates_plugin-dist 1\.2: IndexError"
+
+    with pytest.raises(ImageError, match=who):
+        run(job(guard="image", gates=["labelled"]))
+    found = run(job(out=data / "skip", guard="image", gates=["labelled"], on_error="skip"))
+
+    assert set(found.values()) == {"failed"}
+    assert not [*(data / "skip").rglob("*.png")]
+    assert "gate 'labelled' of 'gates_plugin'" in report(data / "skip")["failed"][NAMES[0]]
+
+
+def test_gates_by_command(data, gates, capsys):
+    named = ["--gate", "any", "--gate", "same"]
+    assert main([*command("--workers", "0"), *named]) == 0
+    assert main([*command("--workers", "0"), "--gate", "any"]) == 2
+    assert main([*command("--workers", "0"), "--gate", "sane"]) == 2
+    assert main([*command("--workers", "0"), "--guard", "off", *named]) == 2
+
+    printed = capsys.readouterr().err
+    assert "(settings); choose another --out" in printed
+    assert "error: no gate named 'sane' (known: any, labelled, same); did you mean" in printed
+    assert "error: gates are of the guard: choose --guard label or image" in printed
+
+
+def test_an_audit_asks_gates_too_and_goes_on_with_the_same_alone(data, job, gates, capsys):
+    run(job())
+    words = ["audit", "--annotations", "ann.json", "--refined", "out", "--workers", "0"]
+    wide = {"displacement": 50, "local": 50, "keypoints": 50, "colour": 500, "appeared": 500}
+    wide |= {"contour": -1, "content": -2, "contrast": -1}
+    words += [word for limit in wide.items() for word in ("--limit", "{}={}".format(*limit))]
+
+    assert main([*words, "--gate", "any"]) == 0
+    assert main([*words, "--gate", "any", "--gate", "same"]) == 3
+    printed = capsys.readouterr().out
+    assert main([*words, "--gate", "labelled"]) == 3
+
+    assert "b 1.png: gate same: not as it was, with 2 labels" in printed
+    assert "; 3 refused by a gate" in printed
+    assert "not audited: 2.png: gate 'labelled' of" in capsys.readouterr().out
+    said = audited(data, data / "out", limits=wide, gates=["same"])
+    assert said["counts"]["refused"] == 3
+    assert [*said["refused"]] == sorted(NAMES)
+
+
+def test_an_audit_that_was_interrupted_does_not_go_on_with_other_gates(data, job, gates):
+    def planned(*names):
+        where = [data / "ann.json"], data / "images", data / "images", data / "a.json"
+        return AuditJob(*where, gates=names, workers=0)
+
+    running = planned("any").run()
+    next(running)
+    running.close()
+
+    assert [planned(*names).present for names in ((), ("same",), ("any",))] == [0, 0, 1]
 
 
 # Annotations that make no sense.

@@ -10,6 +10,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from plugged import write_distribution
 from torch import nn
 
 from simgan_aug import builtin, observers, plugins
@@ -79,11 +80,11 @@ BROKEN = {
     ),
     "an exception in a hook": (
         HOOK + "def simgan_register_losses(): return {'mine': 1 / 0}",
-        "ZeroDivisionError",
+        "simgan_register_losses: ZeroDivisionError: division by zero",
     ),
     "an exit in a hook": (
         HOOK + "def simgan_register_losses(): raise SystemExit('bye')",
-        "SystemExit: bye",
+        "simgan_register_losses: SystemExit: bye",
     ),
     "a good hook beside a bad one": (
         HOOK
@@ -101,12 +102,8 @@ def offer(tmp_path, monkeypatch):
     made = []
 
     def offer(module, source, name=None):
-        (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
         made.append(module)
-        about = tmp_path / f"{module}_dist-1.2.dist-info"
-        about.mkdir()
-        (about / "METADATA").write_text(f"Name: {module}-dist\nVersion: 1.2\n")
-        (about / "entry_points.txt").write_text(f"[simgan_aug]\n{name or module} = {module}\n")
+        about = write_distribution(tmp_path, module, source, name)
         return list(importlib.metadata.Distribution.at(about).entry_points)
 
     yield offer

@@ -10,6 +10,7 @@ import cv2
 import msgspec
 import numpy as np
 
+from simgan_aug.audit.gates import Gates
 from simgan_aug.audit.image import ImageAudit, audit, lies_somewhere
 from simgan_aug.audit.limits import Limits
 from simgan_aug.audit.measures import window
@@ -44,7 +45,7 @@ class Guarded(msgspec.Struct, frozen=True):
     labels: list[tuple[Any, float]] = []
     """Ids of labels, and of what appeared beside them "new", and the share left there."""
     failures: list[str] = []
-    """Measures that had failed, sorted."""
+    """Measures that had failed, sorted; then "appeared", and reasons of gates."""
 
     @property
     def is_untouched(self) -> bool:
@@ -54,20 +55,23 @@ class Guarded(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Guard:
-    """Takes back what fails an audit.
+    """Takes back what fails an audit, or a gate.
 
     Args:
         policy: "image": blend a whole image that fails with the original, to the largest of
             `STEPS` strengths that passes, else leave the original; "label": do so only under the
             labels that fail, and a rim around them, else the same with the whole.
         limits: see `Limits`.
+        gates: names of quality gates, which plugins register; the image must pass them, too.
 
     Raises:
         ConfigError: another policy.
+        PluginError: there is no gate of a name.
     """
 
     policy: str = "label"
     limits: Limits = field(default_factory=Limits)
+    gates: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Reject an unknown policy."""
@@ -75,6 +79,7 @@ class Guard:
             raise ConfigError(f"guard must be one of {', '.join(POLICIES)}, got {self.policy!r}")
         if not isinstance(self.limits, Limits):
             raise ConfigError(f"limits must be Limits(...), got {self.limits!r}")
+        Gates(self.gates)
 
     def __call__(
         self,
@@ -92,15 +97,15 @@ class Guard:
 
         Raises:
             DataError: as `audit`.
+            PluginError: as `Gates`.
         """
-        if annotations is None:
-            annotations = cells(old.shape[0], old.shape[1])
-        look = _Look(old, [each for each in annotations if lies_somewhere(each)], self, saved)
-        found = look(new)
+        look = _Look(old, annotations, self, saved)
+        found = look(new, fully=True)
         if found.passes:
             return new, Guarded(1.0)
         failures = sorted({name for label in found.labels for name in label.failures})
         failures += ["appeared"] if found.appeared else []
+        failures += found.gates
         if self.policy == "label":
             pixels, labels = _by_label(look, new, found)
             if pixels is not None:
@@ -115,16 +120,23 @@ class _Look:
     def __init__(
         self,
         old: Array,
-        annotations: list[Annotation],
+        annotations: Sequence[Annotation] | None,
         guard: Guard,
         saved: Callable[[Array], Array] | None,
     ) -> None:
-        self.old, self.annotations = old, annotations
+        self.old, self._given = old, annotations or ()
+        held = cells(old.shape[0], old.shape[1]) if annotations is None else annotations
+        self.annotations = [each for each in held if lies_somewhere(each)]
         self._view, self._limits, self._saved = View(old), guard.limits, saved
+        self._gates = Gates(guard.gates)
 
-    def __call__(self, pixels: Array) -> ImageAudit:
+    def __call__(self, pixels: Array, fully: bool = False) -> ImageAudit:
+        """Of what is saved of these pixels; gates are asked if all else passes, or `fully`."""
         kept = pixels if self._saved is None else self._saved(pixels)
-        return audit(self._view, kept, self.annotations, limits=self._limits)
+        found = audit(self._view, kept, self.annotations, limits=self._limits)
+        if not fully and not found.passes:
+            return found
+        return msgspec.structs.replace(found, gates=self._gates(self.old, kept, self._given))
 
 
 def _whole(look: _Look, new: Array) -> tuple[Array, float]:
@@ -143,11 +155,13 @@ def _by_label(
     size = new.shape[0], new.shape[1]
     regions: dict[Any, _Region] = {}
     for _ in range(STEPS):
-        for number, label in enumerate(found.labels):
-            if label.failures and number not in regions:
-                regions[number] = _Region(label.id, mask_of(look.annotations[number], *size))
-            if label.failures:
-                regions[number].lower()
+        if not found.moved and not found.appeared:  # what a gate refuses is no label's fault
+            break
+        for number in found.moved:
+            if number not in regions:
+                mask = mask_of(look.annotations[number], *size)
+                regions[number] = _Region(found.labels[number].id, mask)
+            regions[number].lower()
         if found.appeared:
             fresh = np.zeros(size, dtype=bool)
             for place in found.appeared:

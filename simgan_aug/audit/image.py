@@ -72,11 +72,18 @@ class ImageAudit(msgspec.Struct, frozen=True):
     labels: list[LabelAudit]
     appeared: list[dict[str, Any]] = []
     """{"bbox": [x, y, width, height], "score": strength} of new structure outside of labels."""
+    gates: list[str] = []
+    """Why gates refuse the image; see `simgan_aug.audit.gates`."""
 
     @property
     def passes(self) -> bool:
-        """Whether nothing is beyond a limit."""
-        return not self.appeared and not any(label.failures for label in self.labels)
+        """Whether nothing is beyond a limit, and no gate refuses it."""
+        return not self.appeared and not self.gates and not self.moved
+
+    @property
+    def moved(self) -> list[int]:
+        """The places of those labels that are beyond a limit."""
+        return [place for place, label in enumerate(self.labels) if label.failures]
 
 
 def audit(

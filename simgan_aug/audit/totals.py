@@ -36,6 +36,9 @@ class Totals:
         """Images audited."""
         self.appeared = 0
         """Places where something appeared."""
+        self.refused = 0
+        """Images that a gate refuses."""
+        self._refused: dict[str, list[str]] = {}
 
     def add(self, name: str, found: ImageAudit) -> None:
         """Count an image."""
@@ -47,6 +50,10 @@ class Totals:
         for number, place in enumerate(found.appeared):
             self.appeared += 1
             self._keep(self._appeared, place["score"], (name, number), {"image": name, **place})
+        if found.gates:
+            self.refused += 1
+            if len(self._refused) < KEPT:
+                self._refused[name] = found.gates
 
     def fail(self, name: str, error: str) -> None:
         """Count an image that could not be audited."""
@@ -63,11 +70,13 @@ class Totals:
                 "rejected": overall.rejected,
                 "unmeasurable": overall.unmeasurable,
                 "appeared": self.appeared,
+                "refused": self.refused,
             },
             "overall": overall.summary(),
             "categories": {name: t.summary() for name, t in sorted(self._tallies.items())},
             "worst": _sorted(self._worst),
             "appeared": _sorted(self._appeared),
+            "refused": dict(sorted(self._refused.items())),
             "failed": dict(sorted(self.failed.items())),
         }
 

@@ -19,6 +19,7 @@ from simgan_aug.cli.options import FILE, LIMIT, PLACE, console
 @click.option("--refined", type=PLACE, required=True, help="The same refined; or OUT of refine.")
 @click.option("--out", type=FILE, help="JSON file. [audit.json in OUT of refine, else here]")
 @click.option("--limit", "limits", type=LIMIT, multiple=True, help="Such as displacement=0.8.")
+@click.option("--gate", "gates", multiple=True, help="NAME of a plugin's gate, asked, too.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [cores]")
 def audit(
     annotations: tuple[Path, ...],
@@ -26,7 +27,7 @@ def audit(
     refined: Path | str,
     out: Path | None,
     limits: tuple[tuple[str, float], ...],
-    workers: int | None,
+    **options: Any,
 ) -> int:
     """Say of every label how far the picture under it has moved.
 
@@ -34,7 +35,7 @@ def audit(
     along its outline; content, contrast and colour beyond a change of light; and what has appeared
     beside labels. The same command after an interruption goes on.
 
-    Exit codes: 0 all labels pass; 3 some do not, or an image could not be audited; 1 the work
+    Exit codes: 0 all pass; 3 some label or image does not, or could not be audited; 1 the work
     failed; 2 a mistake that you can mend; 130 interrupted.
     """
     from simgan_aug.coco import image_folder
@@ -42,7 +43,7 @@ def audit(
     from simgan_aug.progress import Interrupted, track
 
     folder = images or image_folder(annotations[0])
-    job = AuditJob(annotations, folder, refined, out, limits=dict(limits), workers=workers)
+    job = AuditJob(annotations, folder, refined, out, limits=dict(limits), **options)
     total = len(job.planned)
     try:
         for _ in track(job.run(), total, job.present, "images", lambda o: str(o.name), console):
@@ -55,7 +56,7 @@ def audit(
     _show(summary)
     click.echo(f"audit: {job.out}; every label: {job.lines}")
     counts = summary["counts"]
-    return 3 if counts["rejected"] or counts["failed"] or counts["appeared"] else 0
+    return 3 if any(counts[name] for name in ("rejected", "failed", "appeared", "refused")) else 0
 
 
 def _show(summary: dict[str, Any]) -> None:
@@ -74,6 +75,8 @@ def _show(summary: dict[str, Any]) -> None:
         click.echo(f"{label['image']}: {label['category']} {label['id']}: {_said(label)}")
     for place in summary["appeared"][:5]:
         click.echo(f"{place['image']}: something new at {place['bbox']}, strength {place['score']}")
+    for name, reasons in list(summary["refused"].items())[:10]:
+        click.echo(f"{name}: {'; '.join(reasons)}")
     for error in list(summary["failed"].values())[:10]:
         click.echo(f"not audited: {error}")
     counts = summary["counts"]
@@ -81,6 +84,7 @@ def _show(summary: dict[str, Any]) -> None:
         f"{counts['images']:,} images, {counts['labels']:,} labels: {counts['rejected']:,} "
         f"beyond a limit, {counts['unmeasurable']:,} with too little structure to tell; "
         f"{counts['appeared']:,} new objects; {counts['failed']:,} images not audited"
+        + (f"; {counts['refused']:,} refused by a gate" if counts["refused"] else "")
     )
 
 

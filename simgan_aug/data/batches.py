@@ -15,7 +15,7 @@ from simgan_aug.audit import Guard
 from simgan_aug.coco import Annotation
 from simgan_aug.data.places import ID_KEYS, check_images, contents, find_ids, find_images, identity
 from simgan_aug.devices import resolve_device
-from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.errors import ConfigError, DataError, PluginError
 from simgan_aug.pixels import (
     Image,
     as_it_was,
@@ -164,7 +164,10 @@ class BatchRefiner:
         for place, row in enumerate(rows):
             # The order of channels, which luminance depends on, is that of RGB here.
             old, new = (self._seen(image) for image in (images[row], passed[place]))
-            pixels, done = guard(old, new, None if boxes is None else boxes[row])
+            try:
+                pixels, done = guard(old, new, None if boxes is None else boxes[row])
+            except PluginError as error:  # of a gate, which knows only pixels
+                raise PluginError(f"image {row} of the batch: {error}") from error
             self.guarded["images"] += 1
             if not done.is_untouched:
                 self.guarded["blended" if done.strength else "kept"] += 1

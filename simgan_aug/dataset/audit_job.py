@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from simgan_aug.audit import ImageAudit, Limits, Totals
+from simgan_aug.audit.gates import Gates
 from simgan_aug.coco import CocoImage
 from simgan_aug.dataset.audit_lines import appending, lines_of, write_line
 from simgan_aug.dataset.auditing import AuditTask, refined_name, stamp, taken
@@ -53,6 +54,7 @@ class AuditJob:
             job, if that is on this machine, else in the current folder. An audit that was
             interrupted goes on, with what has not changed since.
         limits: those of `simgan_aug.audit.Limits` that are not to be the default.
+        gates: names of quality gates, which plugins register, to ask of each image.
         workers: processes; 0: this one; None: one a core.
 
     Raises:
@@ -67,6 +69,7 @@ class AuditJob:
         out: Path | None = None,
         *,
         limits: Mapping[str, float] | None = None,
+        gates: Sequence[str] = (),
         workers: int | None = None,
         max_pixels: int = MAX_PIXELS,
     ) -> None:
@@ -90,6 +93,7 @@ class AuditJob:
             limits=asdict(self.limits),
             categories=[*self._labels.categories.items()],
             max_pixels=max_pixels,
+            gates=[*gates],
             taken=[*self._taken],
         )
         self._annotations = {str(path.absolute()): sha256_of(path) for path in annotations}
@@ -99,6 +103,7 @@ class AuditJob:
             "images": self._task.images,
             "refined": self._task.refined,
             "limits": asdict(self.limits),
+            **({"gates": Gates(gates).versions} if gates else {}),
         }
         self.totals = Totals(self.limits)
         self._settled = bytearray(len(self.planned))

@@ -12,10 +12,11 @@ import msgspec
 import numpy as np
 
 from simgan_aug.audit import Limits, audit
+from simgan_aug.audit.gates import Gates
 from simgan_aug.coco import Id
 from simgan_aug.dataset.storage import Folder, LocalFolder, folder_of
 from simgan_aug.dataset.worker import Item, Outcome
-from simgan_aug.errors import DataError, is_out_of_memory
+from simgan_aug.errors import DataError, PluginError, is_out_of_memory
 from simgan_aug.imagefile import TARGETS, decode_image, suffixed
 from simgan_aug.labels import decoded
 
@@ -31,6 +32,7 @@ class AuditTask:
     limits: dict[str, float]
     categories: list[tuple[Id, str]]
     max_pixels: int
+    gates: list[str] = field(default_factory=list)
     taken: list[str] = field(default_factory=list)
     """See `taken`."""
     device: str = "cpu"
@@ -53,7 +55,7 @@ class AuditWorker:
         self._images, self._refined = folder_of(task.images), folder_of(task.refined)
         self._limits, self._max_pixels = Limits.of(task.limits), task.max_pixels
         self._categories = {id: name for id, name in task.categories}
-        self._taken = frozenset(task.taken)
+        self._taken, self._gates = frozenset(task.taken), Gates(task.gates)
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -67,14 +69,11 @@ class AuditWorker:
     def _audited(self, item: Item) -> Outcome:
         try:
             name = refined_name(self._refined, item.name, self._taken)
-            found = audit(
-                self._pixels(self._images, item.name),
-                self._pixels(self._refined, name),
-                decoded(item.labels),
-                self._categories,
-                self._limits,
-            )
-        except DataError as error:
+            old, new = self._pixels(self._images, item.name), self._pixels(self._refined, name)
+            labels = decoded(item.labels)
+            found = audit(old, new, labels, self._categories, self._limits)
+            found = msgspec.structs.replace(found, gates=self._gates(old, new, labels))
+        except (DataError, PluginError) as error:
             return Outcome(item.number, item.name, "failed", f"{item.name}: {error}")
         except Exception as error:  # OpenCV has its own for memory
             if not is_out_of_memory(error):

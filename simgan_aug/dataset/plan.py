@@ -15,6 +15,7 @@ import msgspec
 
 from simgan_aug import coco
 from simgan_aug.audit import Limits
+from simgan_aug.audit.gates import Gates
 from simgan_aug.audit.guard import POLICIES as GUARD_POLICIES
 from simgan_aug.dataset.storage import IMAGES, STATE
 from simgan_aug.errors import ConfigError, DataError
@@ -65,6 +66,8 @@ class Settings:
     "image" or "label"."""
     limits: Mapping[str, float] = field(default_factory=dict)
     """Of the guard: those of `simgan_aug.audit.Limits` that are not the default."""
+    gates: Sequence[str] = ()
+    """Of the guard: names of quality gates, which plugins register."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -83,9 +86,11 @@ class Settings:
                 raise ConfigError(
                     f"{name} must be one of {', '.join(known)}, got {vars(self)[name]!r}"
                 )
-        if self.limits and self.guard == "off":
-            raise ConfigError("limits are of the guard: choose --guard label or image")
+        for name in ("limits", "gates"):
+            if getattr(self, name) and self.guard == "off":
+                raise ConfigError(f"{name} are of the guard: choose --guard label or image")
         Limits.of(self.limits)
+        Gates(self.gates)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -94,6 +99,8 @@ class Settings:
         result = {name: getattr(self, name) for name in names}
         if self.guard != "off":
             result |= {"guard": self.guard, "limits": asdict(Limits.of(self.limits))}
+        if self.gates:
+            result["gates"] = Gates(self.gates).versions
         return result
 
     @property

@@ -20,7 +20,7 @@ from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
 from simgan_aug.dataset.plan import Settings, place_of
 from simgan_aug.dataset.storage import Folder
-from simgan_aug.errors import DataError, OutputError, is_out_of_memory
+from simgan_aug.errors import DataError, OutputError, PluginError, is_out_of_memory
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.labels import decoded
@@ -107,7 +107,7 @@ class Worker:
         self._journal = Writer(target)
         self._guard: Guard | None = None
         if settings.guard != "off":
-            self._guard = Guard(settings.guard, Limits.of(settings.limits))
+            self._guard = Guard(settings.guard, Limits.of(settings.limits), settings.gates)
 
     def close(self) -> None:
         """End the journal."""
@@ -176,7 +176,7 @@ class Worker:
         try:
             if work.outcome is None:
                 act(work)
-        except DataError as error:
+        except (DataError, PluginError) as error:
             self._fail(work, str(error))
         except OutputError as error:
             self._stop(work, str(error), output_failed=True)
@@ -253,7 +253,7 @@ class Worker:
         """Errors of what knows only pixels, with the name of their file."""
         try:
             yield
-        except DataError as error:  # also an annotation that cannot be made out
+        except (DataError, PluginError) as error:  # also an annotation that cannot be made out
             raise type(error)(f"{self._source}/{item.name}: {error}") from None
 
     def _fail(self, work: _Work, error: str) -> None:

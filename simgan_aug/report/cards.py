@@ -37,8 +37,8 @@ class Card:
 
     @property
     def is_rejected(self) -> bool:
-        """Whether a label of it is."""
-        return any(label.failures for label in self.record.labels)
+        """Whether a label of it is, or a gate refuses it."""
+        return bool(self.record.gates) or any(label.failures for label in self.record.labels)
 
 
 def card(
@@ -114,6 +114,8 @@ def _badge(record: Record) -> Markup:
     counts = Counter(label.state for label in record.labels)
     if counts["rejected"]:
         return element("span", f"{counts['rejected']} rejected", class_="badge bad")
+    if record.gates:
+        return element("span", "refused by a gate", class_="badge bad")
     if record.appeared:
         return element("span", f"{len(record.appeared)} appeared", class_="badge new")
     if counts["passed"]:
@@ -133,6 +135,7 @@ def _labels(record: Record, pair: Pair, limits: Limits) -> Markup:
     if record.appeared:
         said = f"{plural(len(record.appeared), 'thing')} appeared that was not there before"
         items.append(element("li", said, class_="appeared"))
+    items += [element("li", reason, class_="rejected") for reason in record.gates]
     drawn = max((v for label in record.labels for v in label.values("displacement")), default=0)
     factor = arrow_factor(record.labels, pair.size)
     if drawn >= LEAST_ARROW and factor > 1 and pair.size != (3, 2):

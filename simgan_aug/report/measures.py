@@ -114,6 +114,7 @@ def severity(label: Label, limits: Mapping[str, float]) -> float:
 
 
 def severity_of(record: Record, limits: Mapping[str, float]) -> float:
-    """How bad an image is: as its worst label, or as one at a limit if something has appeared."""
+    """How bad an image is: as its worst label, or as one at a limit if something has appeared,
+    or a gate refuses it."""
     found = [severity(label, limits) for label in record.labels]
-    return max([*found, float(bool(record.appeared))])
+    return max([*found, float(bool(record.appeared or record.gates))])

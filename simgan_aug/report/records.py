@@ -73,6 +73,8 @@ class Record(msgspec.Struct):
     image: str = ""
     labels: list[Label] = []
     appeared: list[Appeared] = []
+    gates: list[str] = []
+    """Why gates refuse it."""
     error: str | None = None
 
 

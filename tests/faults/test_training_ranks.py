@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from faults.conftest import LIMIT, children
 from labelled import make_training_data
+from plugged import plugged
 from safetensors.torch import load_file
 
-from simgan_aug import plugins
 from simgan_aug.checkpoint import load_state
 from simgan_aug.cli import main
 
@@ -60,11 +60,6 @@ def folder(tmp_path_factory):
     """Images of both sides, and configs for two ranks and for one process with two shares."""
     made = tmp_path_factory.mktemp("ranks")
     make_training_data(made)
-    (made / "learned_term.py").write_text(TERM)
-    about = made / "learned_term-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Name: learned-term\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[simgan_aug]\nlearned = learned_term\n")
     term = '\n[[regularization.terms]]\nname = "learned"\n'
     (made / "two.toml").write_text(FAST + term)
     (made / "one.toml").write_text(FAST + "accumulate = 2" + term)
@@ -74,13 +69,8 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def installed(folder):
     """The folder's plugin is found, here and by torchrun's processes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        path = os.environ.get("PYTHONPATH")
-        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(folder), path])))
-        plugins.registry.cache_clear()
+    with plugged(folder, learned_term=TERM):
         yield
-    plugins.registry.cache_clear()
 
 
 @pytest.fixture(scope="module")

@@ -187,6 +187,18 @@ def test_damaged_lines_of_an_audit_are_counted_and_left_out(refined):
     assert len(facts.chosen) == 6
 
 
+def test_an_image_that_a_gate_refuses_is_shown_with_the_reason(refined, tmp_path):
+    line = {"image": "6.png", "labels": [], "gates": ["gate dark: <b>12</b> levels"]}
+    refined.write_audit(more_lines=[json.dumps(line)])
+
+    made = page(refined.out, tmp_path / "r.html", count=5)
+
+    (card,) = [each for each in made.all("article") if each[1]["aria-label"] == "6.png"]
+    assert "data-rejected" in card[1]
+    assert "refused by a gate" in card[2][0]
+    assert "gate dark: <b>12</b> levels" in made.text("li", class_="rejected")
+
+
 def test_without_its_lines_an_audit_still_shows_the_worst(refined, tmp_path):
     audit = refined.write_audit()
     audit.with_suffix(".jsonl").unlink()
