@@ -42,9 +42,8 @@ def run(
         follow: shows a run's progress until it ends.
     """
     began, data = time.monotonic(), data or shipped()
-    inputs = Inputs(
-        annotations=data / "synthetic.json", images=data / "synthetic", real=data / "real"
-    )
+    annotations, images, real = (data / name for name in ("synthetic.json", "synthetic", "real"))
+    inputs = Inputs(annotations=annotations, images=images, real=real)
     config = load_config(data / "demo.toml")
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=steps))
     _clear(out)
@@ -55,11 +54,12 @@ def run(
     yield f"training {job.total} steps on {sides[0]} rendered and {sides[1]} real hands"
     follow(job, out / "run")
     refiner = out / "run" / REFINER
-    done = refine([inputs.annotations], inputs.images, refiner, out / "refined")
+    done = refine([annotations], images, refiner, out / "refined")
     yield f"refined {done.refined} images in {done.seconds:.1f} s: {out / 'refined'}"
-    picture = preview_folders(ImageRefiner.load(refiner), inputs.images, inputs.real)
+    picture = preview_folders(ImageRefiner.load(refiner), images, real)
     save_png(picture, out / "sheet.png")
-    numbers = _numbers(inputs, out / "refined" / "images") | _audited(inputs, out / "refined")
+    numbers = _numbers(real, images, out / "refined" / "images")
+    numbers |= _audited(annotations, images, out / "refined")
     Report(out / "refined", title="Hands, refined").write(out / "report.html")
     numbers["seconds"] = round(time.monotonic() - began, 1)
     write_atomically(out / "numbers.json", (json.dumps(numbers, indent=2) + "\n").encode())
@@ -67,10 +67,9 @@ def run(
     yield f"look at {out / 'report.html'}; then try your own: simgan-aug train --help"
 
 
-def _numbers(inputs: Inputs, refined: Path) -> dict[str, Any]:
-    real = _images(inputs.real)
-    synthetic, after = _images(inputs.images), _images(refined)
-    target = features(real, 3)
+def _numbers(photos: Path, images: Path, refined: Path) -> dict[str, Any]:
+    synthetic, after = _images(images), _images(refined)
+    target = features(_images(photos), 3)
     change = np.mean(
         [np.abs(a.astype(int) - b).mean() for a, b in zip(synthetic, after, strict=True)]
     )
@@ -83,9 +82,9 @@ def _numbers(inputs: Inputs, refined: Path) -> dict[str, Any]:
     return {"distance": rounded, "mean_change_grey_levels": round(float(change), 2)}
 
 
-def _audited(inputs: Inputs, refined: Path) -> dict[str, Any]:
+def _audited(annotations: Path, images: Path, refined: Path) -> dict[str, Any]:
     """How far labels have moved; writes the audit."""
-    job = AuditJob([inputs.annotations], inputs.images, refined)
+    job = AuditJob([annotations], images, refined)
     for _ in job.run():
         pass
     summary = job.summary()

@@ -78,6 +78,11 @@ def simgan_register_gates() -> Mapping[str, Callable[..., Any]]:  # type: ignore
 
 
 @hookspec
+def simgan_register_sources() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Image sources by scheme."""
+
+
+@hookspec
 def simgan_training_started(out: Path, config: Any, first_step: int) -> None:
     """A run begins or goes on.
 

@@ -16,6 +16,10 @@ COMMANDS = frozenset(
 """Our own, whose names are taken."""
 
 
+SCHEME = r"[a-z][a-z0-9+.-]+"
+"""What the name of an image source looks like; two characters at least."""
+
+
 @dataclass(frozen=True)
 class Offer:
     """A kind of part: the hook that it comes through, and what is wrong with one, if anything."""
@@ -30,7 +34,7 @@ def _no_callable(name: str, part: Any) -> str:
 
 
 def _no_source(name: str, part: Any) -> str:
-    if not re.fullmatch(r"[a-z][a-z0-9+.-]+", name):
+    if not re.fullmatch(SCHEME, name):
         return "schemes of two or more small letters, digits, +, - and ., a letter first"
     return _no_callable(name, part)
 
@@ -51,6 +55,7 @@ KINDS = {
     "feature transform": Offer("simgan_register_feature_transforms", _no_callable),
     "checkpoint": Offer("simgan_register_checkpoints", _no_callable),
     "gate": Offer("simgan_register_gates", _no_callable),
+    "source": Offer("simgan_register_sources", _no_source),
 }
 
 

@@ -12,7 +12,7 @@ import click
 
 from simgan_aug.cli.options import FILE, FOLDER, console, follow
 
-ANY = click.Path(path_type=Path)
+ANY = click.Path(path_type=str)  # or an address, which is no path
 SIDES = ("synthetic", "real")
 
 
@@ -32,9 +32,9 @@ SIDES = ("synthetic", "real")
 @click.option("--licence", default="", help="Of the data, noted in the refiner file.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 def train(
-    synthetic: tuple[Path, ...],
+    synthetic: tuple[str, ...],
     images: tuple[Path, ...],
-    real: tuple[Path, ...],
+    real: tuple[str, ...],
     out: Path,
     resume: bool,
     **settings: Any,
@@ -42,8 +42,9 @@ def train(
     """Train a refiner: a COCO file, a folder of real photos, and nothing more.
 
     --synthetic and --real may be given several times, and each may be a COCO file, a folder, a
-    quoted glob ('renders/**/*.png') or WebDataset shards ('shards-{000..009}.tar'). All images are
-    drawn alike, or, by a --synthetic-weight or --real-weight for each place in order, the places.
+    quoted glob ('renders/**/*.png'), WebDataset shards ('shards-{000..009}.tar') or SCHEME:PLACE of
+    a plugin's image source. All images are drawn alike, or, by a --synthetic-weight or
+    --real-weight for each place in order, the places.
 
     Ctrl-C saves; --resume --out RUN goes on. On many GPUs: torchrun --nproc-per-node 8
     -m simgan_aug.cli train ...
@@ -113,9 +114,9 @@ def _configured(
 
 def _resumed(
     info: dict[str, Any],
-    synthetic: tuple[Path, ...],
+    synthetic: tuple[str, ...],
     images: tuple[Path, ...],
-    real: tuple[Path, ...],
+    real: tuple[str, ...],
     settings: dict[str, Any],
 ) -> tuple[Any, Any]:
     """Config and inputs of a run that goes on; its data may have moved."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from simgan_aug.coco import image_folder
+from simgan_aug.data.addresses import place
 from simgan_aug.data.listings import Origin
 from simgan_aug.errors import ConfigError
 
@@ -21,11 +21,11 @@ class Inputs:
         ConfigError: weights that do not fit the places.
     """
 
-    annotations: Path
+    annotations: Path | str
     """COCO file of the synthetic images; or what else `Origin` takes, without labels."""
-    images: Path
-    """Folder that the `file_name`s of a COCO file are relative to."""
-    real: Path
+    images: Path | str
+    """Folder that the `file_name`s of a COCO file are relative to; of an address the address."""
+    real: Path | str
     """Folder of real photos, or what else `Origin` takes; labels are never read."""
     more_synthetic: tuple[Origin, ...] = ()
     """Further places of synthetic images."""
@@ -38,7 +38,9 @@ class Inputs:
     """The same of real photos, `real` first."""
 
     def __post_init__(self) -> None:
-        """Reject weights that do not fit."""
+        """Tell addresses from paths; reject weights that do not fit."""
+        for name in ("annotations", "images", "real"):
+            object.__setattr__(self, name, place(getattr(self, name)))
         for side in ("synthetic", "real"):
             weights, places = (
                 getattr(self, f"{side}_weights"),
@@ -55,9 +57,9 @@ class Inputs:
     @classmethod
     def of(
         cls,
-        synthetic: Sequence[Path],
+        synthetic: Sequence[Path | str],
         images: Sequence[Path],
-        real: Sequence[Path],
+        real: Sequence[Path | str],
         **weights: tuple[float, ...],
     ) -> Inputs:
         """Inputs of one or more places a side; `images` are of the COCO files in their order.
@@ -76,11 +78,9 @@ class Inputs:
         for number, folder in zip(files, images, strict=False):
             origins[number] = Origin(where=origins[number].where, images=folder)
         first = origins[0]
-        if first.kind == "coco" and first.images is None:
-            first = Origin(where=first.where, images=image_folder(first.where))
         return cls(
             annotations=first.where,
-            images=first.images or first.where,
+            images=[*first.image_folders(), first.where][0],
             real=real[0],
             more_synthetic=tuple(origins[1:]),
             more_real=tuple(Origin(where=place) for place in real[1:]),
@@ -88,7 +88,7 @@ class Inputs:
         )
 
     def moved(
-        self, synthetic: Sequence[Path], images: Sequence[Path], real: Sequence[Path]
+        self, synthetic: Sequence[Path | str], images: Sequence[Path], real: Sequence[Path | str]
     ) -> Inputs:
         """The same data at other places; what is not given has stayed where it was."""
         if not (synthetic or images or real):
@@ -105,7 +105,8 @@ class Inputs:
     @property
     def synthetic_origins(self) -> tuple[Origin, ...]:
         """All places of synthetic images."""
-        return Origin(where=self.annotations, images=self.images), *self.more_synthetic
+        folder = None if isinstance(self.images, str) else self.images
+        return Origin(where=self.annotations, images=folder), *self.more_synthetic
 
     @property
     def real_origins(self) -> tuple[Origin, ...]:
@@ -116,8 +117,8 @@ class Inputs:
         """Plain JSON values, paths in full; what is not used is left out, as older runs have it."""
         found: dict[str, Any] = {}
         for name, value in vars(self).items():
-            if isinstance(value, Path):
-                found[name] = str(value.resolve())
+            if isinstance(value, Path | str):
+                found[name] = _in_full(value)
             elif value:
                 found[name] = [_plain(each) for each in value]
         return found
@@ -136,7 +137,7 @@ class Inputs:
             elif name.endswith("_weights"):
                 found[name] = tuple(float(each) for each in value)
             else:
-                found[name] = Path(value)
+                found[name] = value
         return cls(**found)
 
 
@@ -144,8 +145,14 @@ def _plain(value: Origin | float) -> Any:
     if isinstance(value, float | int):
         return value
     paths = dataclasses.asdict(value)
-    return {name: path and str(path.resolve()) for name, path in paths.items()}
+    return {name: path and _in_full(path) for name, path in paths.items()}
+
+
+def _in_full(where: Path | str) -> str:
+    """A path from the root on; an address is what it is."""
+    return where if isinstance(where, str) else str(where.resolve())
 
 
 def _origin(raw: Mapping[str, Any]) -> Origin:
-    return Origin(**{name: path and Path(path) for name, path in raw.items()})
+    images = raw.get("images")
+    return Origin(where=str(raw["where"]), images=images and Path(images))

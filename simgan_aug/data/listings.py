@@ -1,4 +1,4 @@
-"""What one place holds: a COCO file, a folder, a glob, or WebDataset shards.
+"""What one place holds: a COCO file, a folder, a glob, WebDataset shards, or a plugin's source.
 
 A listing knows names and how to get at bytes; nothing of it has been decoded.
 """
@@ -18,6 +18,8 @@ import numpy as np
 
 from simgan_aug import coco
 from simgan_aug.data import shards
+from simgan_aug.data.addresses import Opened
+from simgan_aug.data.addresses import place as place_of
 from simgan_aug.errors import DataError
 from simgan_aug.folders import list_images
 from simgan_aug.imagefile import SUFFIXES, content_of
@@ -29,15 +31,21 @@ Array = np.ndarray[Any, Any]
 class Origin:
     """One place that images of a side come from."""
 
-    where: Path
+    where: Path | str
     """A COCO file, a folder, an image, .tar shards, or a pattern of these: *, ?, [ab], ** for any
-    depth, {a,b}, {000..009}."""
+    depth, {a,b}, {000..009}; or, as a string, what `addresses.place` takes for an address."""
     images: Path | None = None
     """Folder of a COCO file's images; None: where `coco.image_folder` finds them."""
 
+    def __post_init__(self) -> None:
+        """Tell an address from a path that is given as a string."""
+        object.__setattr__(self, "where", place_of(self.where))
+
     @property
     def kind(self) -> str:
-        """ "folder", "pattern", "shards", "image" or "coco", by what lies there."""
+        """ "folder", "pattern", "shards", "image", "coco" or "source", by what lies there."""
+        if isinstance(self.where, str):
+            return "source"
         ending = self.where.suffix.lower()
         if _is_pattern(self.where):
             return "pattern"
@@ -47,13 +55,15 @@ class Origin:
 
     def folders(self) -> list[Path]:
         """Folders that belong to it, in which nothing may be written."""
+        if isinstance(self.where, str):
+            return []
         if self.kind == "pattern":
             return [_fixed(self.where)] if "**" in self.where.parts else []
         return [self.where] if self.kind == "folder" else self.image_folders()
 
     def image_folders(self) -> list[Path]:
         """The folder of a COCO file's images; of others none."""
-        if self.kind != "coco":
+        if isinstance(self.where, str) or self.kind != "coco":
             return []
         return [self.images or coco.image_folder(self.where)]
 
@@ -84,10 +94,12 @@ def list_origin(origin: Origin) -> Listing:
         DataError: there is nothing, or it is damaged, or what a COCO file lists is not there.
     """
     kind, where = origin.kind, origin.where
+    if isinstance(where, str):
+        return _of_index(Opened(where), where)
     if kind == "coco":
         return _of_coco(where, origin.image_folders()[0])
     if kind == "shards":
-        return _of_shards([where], str(where))
+        return _of_index(shards.index([where]), str(where))
     if kind == "image":
         return _of_files(where.parent, [where.name], str(where))
     if kind == "pattern":
@@ -151,7 +163,7 @@ def _of_pattern(pattern: Path) -> Listing:
             f"{len(names)}; give each folder or COCO file by an option of its own"
         )
     if tars:
-        return _of_shards([root / name for name in tars], str(pattern))
+        return _of_index(shards.index([root / name for name in tars]), str(pattern))
     return _of_files(root, images, str(pattern))
 
 
@@ -196,8 +208,7 @@ def _of_coco(annotations: Path, folder: Path) -> Listing:
     )
 
 
-def _of_shards(paths: list[Path], place: str) -> Listing:
-    index = shards.index(paths)
+def _of_index(index: shards.Index | Opened, place: str) -> Listing:
     return Listing(
         place=place,
         names=index.names,

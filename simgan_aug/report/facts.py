@@ -130,7 +130,8 @@ def _of_run(source: Path, info: dict[str, Any]) -> Facts:
         ]  # of several places the first
         if len(facts.annotations) < len(named):
             facts.notes.append(f"{named[0]} has no labels: no images of it are shown.")
-        facts.images = Path(str(inputs["images"])) if "images" in inputs else None
+        images = Path(str(inputs.get("images", "")))
+        facts.images = images if images.is_absolute() else None
     if (source / "metrics.jsonl").is_file():
         lines = records.read_objects(source / "metrics.jsonl")
         facts.metrics = sorted(
@@ -146,8 +147,15 @@ def _of_run(source: Path, info: dict[str, Any]) -> Facts:
 
 
 def _is_coco(place: Path) -> bool:
-    """Whether a place of synthetic images is a COCO file, not a folder, images or shards."""
-    return not place.is_dir() and place.suffix.lower() not in (".tar", *SUFFIXES)
+    """Whether a place of synthetic images is a COCO file, not a folder, images or shards.
+
+    A run keeps paths in full; what is none of these is an address of a plugin's source.
+    """
+    return (
+        place.is_absolute()
+        and not place.is_dir()
+        and place.suffix.lower() not in (".tar", *SUFFIXES)
+    )
 
 
 def _of_result(source: Path, info: dict[str, Any], audit: Path | None) -> Facts:
