@@ -21,10 +21,10 @@ SOURCES = """
     from simgan_aug.errors import DataError
 
     class Packed:
-        '''A text file of names, each of an image in a folder: "FOLDER?NAMES".'''
+        '''A text file of names, each of an image in a folder: "NAMES?FOLDER".'''
 
         def __init__(self, rest):
-            folder, _, names = rest.partition("?")
+            names, _, folder = rest.partition("?")
             self.folder, self.names = Path(folder), names.split(",")
             if not self.folder.is_dir():
                 raise FileNotFoundError(folder)
@@ -65,7 +65,7 @@ def data(tmp_path):
 
 def packed(folder):
     names = sorted(path.name for path in Path(folder).iterdir())
-    return f"packed:{folder}?{','.join(names)}"
+    return f"packed:{','.join(names)}?{folder}"
 
 
 def train(*words):
@@ -168,13 +168,13 @@ def test_a_source_gives_what_the_folder_does(data):
 def test_a_run_does_not_go_on_with_what_a_source_says_is_other_data(data, monkeypatch, printed):
     names = ",".join(sorted(os.listdir("real")))
     monkeypatch.setenv("PRINTED", "one" if printed else "")
-    words = ["--synthetic", "synthetic.json", "--real", f"packed:real?{names}"]
+    words = ["--synthetic", "synthetic.json", "--real", f"packed:{names}?real"]
     assert train(*words, "--config", "small.toml") == 0
     if printed:
         monkeypatch.setenv("PRINTED", "two")
-        again = ["--real", f"packed:real?{names}"]
+        again = ["--real", f"packed:{names}?real"]
     else:
-        again = ["--real", f"packed:real?{names.partition(',')[2]}"]
+        again = ["--real", f"packed:{names.partition(',')[2]}?real"]
 
     assert train("--resume", "--steps", "3", *again) == 2
 
@@ -195,7 +195,7 @@ def test_an_unknown_scheme_names_those_that_there_are(data, capsys):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("packed:nowhere?a", r"FileNotFoundError\('nowhere'\)"),
+        ("packed:a?nowhere", r"FileNotFoundError\('nowhere'\)"),
         ("locked:x", "the database is locked; close the other program"),
         ("odd:([], b'')", r"expected names of images, got \[\]"),
         ("odd:([1], b'')", r"expected names of images, got \[1\]"),
@@ -213,7 +213,7 @@ def test_a_source_that_cannot_be_opened_is_named_with_its_plugin(address, said):
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("packed:site?gone.png", "FileNotFoundError"),
+        ("packed:gone.png?site", "FileNotFoundError"),
         ("odd:(['a'], None)", "expected the bytes of an image file.*NoneType"),
         ("odd:(['a'], 'text')", "expected the bytes of an image file"),
     ],
@@ -237,4 +237,4 @@ def test_labels_are_not_weighed_in_a_source(data, capsys):
     words = ["--synthetic", packed("synthetic"), "--real", "real", "--config", "weighed.toml"]
     assert main(["train", "--out", "run", "--device", "cpu", *words]) == 2
 
-    assert "weighs labels, and packed:synthetic" in capsys.readouterr().err
+    assert f"weighs labels, and {packed('synthetic')}" in capsys.readouterr().err
