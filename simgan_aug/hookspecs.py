@@ -83,6 +83,11 @@ def simgan_register_sources() -> Mapping[str, Callable[..., Any]]:  # type: igno
 
 
 @hookspec
+def simgan_register_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]
+    """Click commands by name."""
+
+
+@hookspec
 def simgan_training_started(out: Path, config: Any, first_step: int) -> None:
     """A run begins or goes on.
 

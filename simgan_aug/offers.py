@@ -55,6 +55,7 @@ KINDS = {
     "feature transform": Offer("simgan_register_feature_transforms", _no_callable),
     "checkpoint": Offer("simgan_register_checkpoints", _no_callable),
     "gate": Offer("simgan_register_gates", _no_callable),
+    "command": Offer("simgan_register_commands", _no_command),
     "source": Offer("simgan_register_sources", _no_source),
 }
 

@@ -4,8 +4,9 @@ Our own parts and those of installed distributions (entry point group "simgan_au
 same hooks. A broken plugin is kept apart, named by `failures` and by a warning, and stops nothing
 else.
 
-    SIMGAN_AUG_DISABLE_PLUGINS   1: load no third-party plugin; a comma-separated list: not these
     SIMGAN_AUG_STRICT_PLUGINS    1: a broken plugin is an error
+
+Which are installed, and which of these are not wanted, `discovery` knows.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from typing import Any
 
 import pluggy
 
-from simgan_aug import builtin, factories, hookspecs, offers
+from simgan_aug import builtin, discovery, factories, hookspecs, offers
 from simgan_aug.errors import PluginError, did_you_mean
 
-PROJECT = "simgan_aug"
+PROJECT = discovery.GROUP
 
 KINDS = tuple(offers.KINDS)
 """Kinds of parts that `parts` and `build` know."""
@@ -75,7 +76,7 @@ class Registry:
         for name, module in builtins.items():
             self._add(Plugin(name, PROJECT, metadata.version("simgan-aug"), module))
         for entry in entry_points:
-            if not _disabled(entry.name):
+            if not discovery.is_disabled(entry.name):
                 self._load(entry)
 
     def build(self, kind: str, name: str, /, **options: Any) -> Any:
@@ -91,12 +92,14 @@ class Registry:
         """A part by name; an unknown name is a PluginError that lists the known ones."""
         known = self.parts[kind]
         if name not in known:
-            broken = [plugin.name for plugin in self.plugins.values() if plugin.error]
-            note = (
-                f"; broken plugins: {', '.join(broken)} (see simgan-aug plugins)" if broken else ""
-            )
-            raise PluginError(f"no {kind} named {name!r}{did_you_mean(name, known)}{note}")
+            raise PluginError(f"no {kind} named {name!r}{did_you_mean(name, known)}{self.broken}")
         return known[name]
+
+    @property
+    def broken(self) -> str:
+        """The tail of a message about an unknown name: the plugins that might have had it."""
+        names = [plugin.name for plugin in self.plugins.values() if plugin.error]
+        return f"; broken plugins: {', '.join(names)} (see simgan-aug plugins)" if names else ""
 
     def notify(self, hook: str, **arguments: Any) -> None:
         """Call an observer hook plugin by plugin.
@@ -204,10 +207,7 @@ def registry() -> Registry:
     """The shared registry, made at the first call."""
     from simgan_aug import observers
 
-    found = sorted(
-        metadata.entry_points(group=PROJECT), key=lambda entry: (entry.name, entry.value)
-    )
-    return Registry(found, {"builtin": builtin, "observers": observers})
+    return Registry(discovery.installed(), {"builtin": builtin, "observers": observers})
 
 
 def parts(kind: str) -> Mapping[str, RegisteredPart]:
@@ -239,11 +239,6 @@ def provider(kind: str, name: str) -> tuple[str, str]:
     """Distribution and version that offer a part."""
     plugin = registry().plugins[registry().find(kind, name).plugin]
     return plugin.distribution, plugin.version
-
-
-def _disabled(name: str) -> bool:
-    wish = os.environ.get("SIMGAN_AUG_DISABLE_PLUGINS", "")
-    return wish == "1" or name in [part.strip() for part in wish.split(",")]
 
 
 def _describe(error: BaseException) -> str:

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from simgan_aug import plugins
+from simgan_aug import discovery, plugins
 
 
 def write_distribution(folder, module, source, name=None, version="1.2"):
@@ -22,13 +22,16 @@ def write_distribution(folder, module, source, name=None, version="1.2"):
 
 @contextlib.contextmanager
 def plugged(folder, **sources):
-    """While this lasts, these modules are plugins, here and in processes that are started."""
+    """While this lasts, these modules are the only plugins, here and in processes that start."""
+    others = {entry.name for entry in discovery.installed()} - {*sources}
     folder.mkdir(exist_ok=True)
     for module, source in sources.items():
         write_distribution(folder, module, source)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        if others:
+            patch.setenv("SIMGAN_AUG_DISABLE_PLUGINS", ",".join(sorted(others)), prepend=",")
         plugins.registry.cache_clear()
         try:
             yield

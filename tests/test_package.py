@@ -38,7 +38,7 @@ LAYERS = [
     {"folders", "geometry", "labels", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"devices", "displacement", "ranks", "terms", "variety"},
-    {"batch", "factories", "files", "formats", "offers", "spans"},
+    {"batch", "discovery", "factories", "files", "formats", "offers", "spans"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from simgan_aug.cli.audit import audit
+from simgan_aug.cli.commands import CommandFailed, Commands
 from simgan_aug.cli.options import MEMORY_ADVICE
 from simgan_aug.cli.realism import realism
 from simgan_aug.cli.refine import refine
@@ -24,7 +25,9 @@ from simgan_aug.cli.train import train
 from simgan_aug.errors import OutputError, SimganAugError, TrainingError, is_out_of_memory
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
+@click.group(
+    cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80}
+)
 @click.version_option(package_name="simgan-aug")
 def cli() -> None:
     """Make synthetic training images look real without moving their labels."""
@@ -49,6 +52,9 @@ def main(arguments: list[str] | None = None) -> int:
     except SimganAugError as error:
         click.echo(f"error: {error}", err=True)
         return 1 if isinstance(error, (TrainingError, OutputError)) else 2
+    except CommandFailed as error:
+        click.echo(f"error: {error}", err=True)
+        return 1
     except (Interrupted, KeyboardInterrupt, click.Abort):
         click.echo("interrupted", err=True)
         return 130
