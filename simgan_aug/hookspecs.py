@@ -88,6 +88,11 @@ def simgan_register_commands() -> Mapping[str, Any]:  # type: ignore[empty-body]
 
 
 @hookspec
+def simgan_register_spaces() -> Mapping[str, Callable[[], Any]]:  # type: ignore[empty-body]
+    """Feature spaces by name."""
+
+
+@hookspec
 def simgan_training_started(out: Path, config: Any, first_step: int) -> None:
     """A run begins or goes on.
 

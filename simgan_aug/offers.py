@@ -9,11 +9,9 @@ from typing import Any
 
 from simgan_aug.errors import PluginError
 
-COMMANDS = frozenset(
-    {"audit", "bench", "demo", "plugins", "preview", "realism", "refine", "report", "study"}
-    | {"train"}
-)
-"""Our own, whose names are taken."""
+COMMANDS = ("audit", "bench", "demo", "plugins", "preview", "realism", "refine", "report")
+TAKEN = {"command": (*COMMANDS, "study", "train"), "space": ("random",)}
+"""Names of ours that are no plugin's, by kind."""
 
 
 SCHEME = r"[a-z][a-z0-9+.-]+"
@@ -39,6 +37,10 @@ def _no_source(name: str, part: Any) -> str:
     return _no_callable(name, part)
 
 
+def _no_space(name: str, part: Any) -> str:
+    return "names without a colon" if ":" in name else _no_callable(name, part)
+
+
 def _no_command(name: str, part: Any) -> str:
     import click
 
@@ -55,6 +57,7 @@ KINDS = {
     "feature transform": Offer("simgan_register_feature_transforms", _no_callable),
     "checkpoint": Offer("simgan_register_checkpoints", _no_callable),
     "gate": Offer("simgan_register_gates", _no_callable),
+    "space": Offer("simgan_register_spaces", _no_space),
     "command": Offer("simgan_register_commands", _no_command),
     "source": Offer("simgan_register_sources", _no_source),
 }

@@ -180,7 +180,7 @@ class Registry:
         """Reject a part whose name is taken."""
         taken = self.parts[kind].get(name)
         owner = self.plugins[taken.plugin].title if taken else ""
-        if kind == "command" and name in offers.COMMANDS:
+        if name in offers.TAKEN.get(kind, ()):
             owner = PROJECT
         if owner:
             raise PluginError(

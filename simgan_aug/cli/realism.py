@@ -22,7 +22,8 @@ from simgan_aug.cli.options import FOLDER, console
     "--features",
     default="random",
     show_default=True,
-    help="random, a feature transform, or ARCHITECTURE:FILE, as resnet18:weights.safetensors.",
+    help="random, a plugin's space, a feature transform, or ARCHITECTURE:FILE, as "
+    "resnet18:weights.safetensors.",
 )
 @click.option(
     "--groups",

@@ -52,6 +52,7 @@ from simgan_aug.errors import SimganAugError
     show_default=True,
     help="Test photos that count as one: near-duplicates, those of a folder, or none.",
 )
+@click.option("--features", default="random", show_default=True, help="As of realism.")
 @click.option("--only-labels", is_flag=True, help="Undo what arms do outside of labels.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the study.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")

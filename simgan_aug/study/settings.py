@@ -71,6 +71,8 @@ class Settings:
     left and right are categories."""
     groups: str = "similar"
     """One of `GROUPS`; those that belong together count as one, and lie in one half."""
+    features: str = "random"
+    """Feature space of realism, where there is no `real_test`; see `simgan_aug.realism`."""
     only_labels: bool = False
     """Undo what an arm does outside of labels, so that only what becomes of these is compared."""
     device: str = "auto"
@@ -82,6 +84,8 @@ class Settings:
             raise ConfigError(f"no task named {self.task!r}{did_you_mean(self.task, TASKS)}")
         if self.groups not in GROUPS:
             raise ConfigError(f"no groups named {self.groups!r}{did_you_mean(self.groups, GROUPS)}")
+        if self.real_test is not None and self.features != "random":
+            raise ConfigError("features are of realism, which is measured without real_test only")
         for name, (least, most) in BOUNDS.items():
             value = getattr(self, name)
             if value is not None and not least <= value <= most:

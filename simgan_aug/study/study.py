@@ -18,7 +18,7 @@ from PIL import Image
 
 from simgan_aug.errors import ConfigError, OutputError, SimganAugError
 from simgan_aug.files import write_atomically
-from simgan_aug.realism import compare
+from simgan_aug.realism import compare, extractor
 from simgan_aug.sheet import save_png, sheet, spaced
 from simgan_aug.study import forms, shown
 from simgan_aug.study.arms import ORACLE, Arm
@@ -50,6 +50,7 @@ class Study:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        extractor(settings.features)  # so that a mistake in its name is found now
         self.material = Material(settings)
         self.maker = Maker(self.material)
         self.journal = Journal(
@@ -220,7 +221,10 @@ class Study:
         split, photos = material.synthetic, material.photos
         made = feed(np.arange(len(split)), 0)
         found = compare(
-            split.pictures(split.images), photos.pictures(photos.images), split.pictures(made)
+            split.pictures(split.images),
+            photos.pictures(photos.images),
+            split.pictures(made),
+            features=self.settings.features,
         )
         measures: list[dict[str, Any]] = found.as_json()["measures"]
         return measures

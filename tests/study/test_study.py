@@ -298,7 +298,7 @@ def test_bars_do_not_make_photos_alike(settings, toy):
 
 def test_bars_are_no_sign_of_realism(settings, toy, monkeypatch):
     seen = []
-    monkeypatch.setattr(study, "compare", lambda *sides: seen.extend(sides) or 1 / 0)
+    monkeypatch.setattr(study, "compare", lambda *sides, **_: seen.extend(sides) or 1 / 0)
     settings |= {"real_test": None, "arms": ("hm",), "size": (64, 32)}
 
     with pytest.raises(ZeroDivisionError):
@@ -337,6 +337,7 @@ def test_without_test_photos_there_is_realism_and_no_verdict(settings, toy):
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "annotations": []}))
     settings |= {"real_test": None, "arms": ("raw", "hm", "default"), "seeds": 3}
+    settings |= {"features": "channel_mean"}
 
     made = finished(settings)
 
@@ -348,6 +349,8 @@ def test_without_test_photos_there_is_realism_and_no_verdict(settings, toy):
     assert "helped" not in table
     with pytest.raises(ConfigError, match="no scores"):
         made.results()
+    with pytest.raises(ConfigError, match="other"):  # measures of two spaces are not mixed
+        Study(Settings(**{**settings, "features": "blur"}))
 
 
 @pytest.mark.parametrize(
@@ -358,6 +361,8 @@ def test_without_test_photos_there_is_realism_and_no_verdict(settings, toy):
         ({"steps": 1}, "steps must be 10"),
         ({"size": (8, 8)}, "size must be 16 to 2048"),
         ({"arms": ("oracle",)}, "real-labels"),
+        ({"features": "channel_mean"}, "features are of realism"),
+        ({"features": "chanel", "real_test": None}, "did you mean 'channel_mean'"),
         ({"device": "cuda:99"}, "no device 'cuda:99' here"),
     ],
 )
