@@ -17,7 +17,7 @@ class Batch:
     weights: Tensor | None = None
     """(B, 1, H, W), how much a pixel's change counts; None: 1 everywhere."""
     reference: Tensor | None = None
-    """(B, C, 1 + C) in [-1, 1]: of a synthetic image the tone to take, of a real one its own."""
+    """(B, C, Q) in [-1, 1]: of a synthetic image the tone it is to take, of a real one its own."""
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device, images in channels_last memory."""

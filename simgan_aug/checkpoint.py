@@ -25,8 +25,9 @@ from simgan_aug import plugins
 from simgan_aug.config import Config
 from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
 from simgan_aug.files import write_atomically
+from simgan_aug.tone import QUANTILES
 
-FORMAT = 3
+FORMAT = 2
 """Version of the file; those of other versions, whose networks compute otherwise, are refused."""
 
 _HEADER = "simgan_aug"
@@ -43,7 +44,7 @@ class Checkpoint:
     channels: int
     """Of the images it takes."""
     bank: Tensor | None
-    """(K, channels, 1 + channels) tones of real photos; None: no tone step."""
+    """(K, channels, Q) tones of real photos; None: no tone step."""
     config: Config
     """What it was trained with."""
     provenance: dict[str, Any]
@@ -242,11 +243,11 @@ def _bank(
     if (
         bank.ndim != 3
         or bank.shape[0] < 1
-        or bank.shape[1:] != (channels, 1 + channels)
+        or bank.shape[1:] != (channels, QUANTILES)
         or bank.dtype != torch.float32
     ):
         raise CheckpointError(
-            f"{path}: {_BANK}: expected float32 (photos, {channels}, {1 + channels}), "
+            f"{path}: {_BANK}: expected float32 (photos, {channels}, {QUANTILES}), "
             f"got {_form(bank)}"
         )
     return bank

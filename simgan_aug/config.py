@@ -112,7 +112,7 @@ class Tone:
     photos: int = 256
     """Real photos whose tone is kept in the checkpoint; 0: none."""
     match: str = "after"
-    """When an image's colours are moved to the tone: "after" the network, which gives one image
+    """When an image's histogram is matched to the tone: "after" the network, which gives one image
     as many forms as there are tones; "before" it; or "never", and only a network that takes a
     reference sees the tone. What matching changes is bound neither by label weights nor by a
     refiner's `max_change`."""

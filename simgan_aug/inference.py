@@ -28,8 +28,7 @@ class ImageRefiner:
     Args:
         network: a refiner; see `simgan_aug.networks.contract`.
         channels: colour channels that the network takes.
-        bank: (K, channels, 1 + channels) tones of real photos in [0, 1]; None: no tone step, no
-            reference.
+        bank: (K, channels, Q) tones of real photos in [0, 1]; None: no tone step, no reference.
         match: when each image is matched to its tone: "after" the network, "before" it, or
             "never", and only a network that takes a reference sees the tone.
         share: of the match after the network, drawn from this range per image by its seed.
@@ -188,7 +187,7 @@ class ImageRefiner:
         return change.div_(2)  # from units of [-1, 1]
 
     def _references(self, seeds: Sequence[int]) -> Tensor | None:
-        """The tones that seeds draw, (N, C, 1 + C) in [0, 1]."""
+        """The tones that seeds draw, (N, C, Q) in [0, 1]."""
         if self.bank is None:
             return None
         return torch.stack([tone.pick(self.bank, seed) for seed in seeds])

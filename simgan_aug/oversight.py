@@ -30,7 +30,7 @@ class Oversight:
     Args:
         config: of the run.
         synthetic, real: what it trains on.
-        bank: (K, C, 1 + C) tones of real photos; None: no tone step.
+        bank: (K, C, Q) tones of real photos; None: no tone step.
         state: of the run.
     """
 

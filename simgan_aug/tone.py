@@ -1,13 +1,11 @@
-"""Tone: give an image the colour statistics of a real photo.
+"""Tone: match an image to the colour statistics of a real photo.
 
-The mean and the covariance of the colours are moved to those of the photo by the linear map that
-changes colours least (Pitié and Kokaram, "The linear Monge-Kantorovitch linear colour mapping for
-example-based colour transfer", CVMP 2007, section 3). After the network, which has made both sides
-alike, it adds what one refined form lacks, the spread of the real photos; matching the histogram of
-each channel does so as well, but tears flat areas into steps and skin into colours
-(examples/study/RESULTS.md). The map is the same everywhere, affine, and turns no contrast around,
-so it cannot move an edge. A checkpoint holds these few numbers of each photo and none of its
-content.
+Histogram matching with a random real photo per image is free and a strong baseline where both sides
+show alike content; where ranks differ (dark hands before a lighter backdrop) it can erase an
+object. After the network, which has made both sides alike, it adds what one refined form lacks,
+the spread of the real photos (examples/study/RESULTS.md). The statistics kept of a photo are its
+quantiles per channel, so a checkpoint holds a bank of photos' tones and none of their content. The
+curve is monotone per channel and so cannot move an edge.
 """
 
 from __future__ import annotations
@@ -15,103 +13,100 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-SAMPLE = 2**16
-"""Pixels, on a grid of odd steps, that the tone of an image is taken from."""
+LEVELS = 256
+"""Knots of a tone curve; the values of a uint8 image lie exactly on them."""
 
-LEVELS = 4095
-"""Steps of [0, 1] that are told apart; their sums are exact, in whatever order they are taken."""
-
-FLOOR = 1e-4
-"""Variance that every colour has at least, of a range of 1: 2.5 levels of 255."""
-
-GAIN = 3.0
-"""Contrast in a colour is raised so many times at most, and lowered so many."""
+QUANTILES = 64
+"""Quantiles kept per channel of a reference photo."""
 
 
-def tone_of(image: Tensor, seen: Tensor | None = None) -> Tensor:
-    """The tone of an image: (C, H, W) in [0, 1] -> (C, 1 + C) float32.
-
-    The mean of each channel, and beside it the symmetric root of the covariance of the channels,
-    in which a grey image has its standard deviation.
+def histogram(image: Tensor, seen: Tensor | None = None) -> Tensor:
+    """Counts per channel and level: (C, H, W) in [0, 1] -> (C, LEVELS) float32.
 
     Args:
         seen: (H, W) bool, pixels that count; None, or none of them: all.
     """
-    step = 1
-    while image.shape[1] * image.shape[2] > SAMPLE * step**2:
-        step += 2
-    colours = image[:, ::step, ::step].flatten(1)
-    if seen is not None:
-        shown = seen[::step, ::step].flatten()
-        if bool(shown.any()):
-            colours = colours[:, shown]
-        elif bool(seen.any()):  # a detail between the grid's points
-            colours = image[:, seen]
-    levels = (colours.clamp(0, 1) * LEVELS).round().double()  # (C, pixels)
-    mean = levels.sum(1, keepdim=True) / levels.shape[1]
-    covariance = (levels @ levels.T / levels.shape[1] - mean @ mean.T) / LEVELS**2
-    root = _root(covariance + FLOOR * torch.eye(len(levels)).to(covariance))
-    return torch.cat([mean / LEVELS, root], dim=1).float()
+    some = seen is not None and bool(seen.any())
+    counts = []
+    for channel in image:  # one at a time: indices are of 64 bits
+        levels = (channel[seen] if some else channel.flatten()) * (LEVELS - 1)
+        counts.append(torch.bincount(levels.round().clamp(0, LEVELS - 1).long(), minlength=LEVELS))
+    return torch.stack(counts).float()
 
 
-def transport(source: Tensor, target: Tensor, share: float = 1.0) -> Tensor:
-    """The affine map from one tone to another, (C, 1 + C): what is added, then a matrix.
+def quantiles(counts: Tensor) -> Tensor:
+    """The tone of a photo: (C, LEVELS) counts -> (C, QUANTILES) values in [0, 1], ascending."""
+    share = counts.cumsum(1) / counts.sum(1, keepdim=True)
+    wanted = ((torch.arange(QUANTILES, device=counts.device) + 0.5) / QUANTILES).expand(
+        len(counts), -1
+    )
+    return torch.searchsorted(share.contiguous(), wanted.contiguous()).clamp(max=LEVELS - 1) / (
+        LEVELS - 1
+    )
 
-    The matrix is symmetric and positive: no contrast is turned around.
+
+def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
+    """The curve that gives an image the tone of a reference, monotone per channel.
+
+    A level maps to the reference's quantile at the level's *middle* rank, so that a large flat area
+    (a backdrop) meets the middle of the reference's flat area and not its upper edge.
 
     Args:
-        source, target: (C, 1 + C) from `tone_of`.
-        share: of the way there, in [0, 1].
+        counts: (C, LEVELS) histogram of the image.
+        reference: (C, QUANTILES) from `quantiles`.
+
+    Returns:
+        (C, LEVELS) values in [0, 1].
     """
-    start, goal = source.double(), target.double()
-    spread, inverse = start[:, 1:], torch.linalg.inv(start[:, 1:])
-    matrix = inverse @ _root(spread @ goal[:, 1:] @ goal[:, 1:] @ spread) @ inverse
-    values, vectors = torch.linalg.eigh((matrix + matrix.T) / 2)
-    matrix = (vectors * values.clamp(1 / GAIN, GAIN)) @ vectors.T
-    matrix = torch.lerp(torch.eye(len(matrix)).to(matrix), matrix, share)
-    mean = start[:, :1]
-    return torch.cat([torch.lerp(mean, goal[:, :1], share) - matrix @ mean, matrix], 1).float()
+    total = counts.sum(1, keepdim=True)
+    rank = (counts.cumsum(1) - counts / 2) / total  # (C, LEVELS) in [0, 1]
+    position = (rank * QUANTILES - 0.5).clamp(0, QUANTILES - 1)
+    below = position.floor().long()
+    above = (below + 1).clamp(max=QUANTILES - 1)
+    return torch.lerp(reference.gather(1, below), reference.gather(1, above), position - below)
 
 
-def recoloured(image: Tensor, change: Tensor) -> Tensor:
-    """An image through a map: (C, H, W) in [0, 1], (C, 1 + C) from `transport` -> the same."""
-    colours = change[:, :1, None]
-    # Channel by channel: what a pixel becomes does not depend on how a product is cut into blocks.
-    for channel, column in zip(image, change[:, 1:].T, strict=True):
-        colours = torch.addcmul(colours, channel[None], column[:, None, None])
-    return colours.clamp_(0, 1)
+def apply_curve(image: Tensor, curve: Tensor) -> Tensor:
+    """An image through a curve: (C, H, W), (C, LEVELS) -> (C, H, W)."""
+    position = (image * (LEVELS - 1)).clamp(0, LEVELS - 1).flatten(1)
+    nearest = position.round().long()  # the level that the histogram counted it at
+    # What lies between levels passes with a gain of 1 at most, or flat areas would leave theirs.
+    rise = curve.diff(dim=1).clamp(max=1 / (LEVELS - 1))
+    gain = torch.minimum(
+        F.pad(rise, (1, 0), mode="replicate"), F.pad(rise, (0, 1), mode="replicate")
+    )
+    toned = curve.gather(1, nearest) + (position - nearest) * gain.gather(1, nearest)
+    return toned.view_as(image)
 
 
 def matched(
     image: Tensor, reference: Tensor, share: float = 1.0, seen: Tensor | None = None
 ) -> Tensor:
-    """An image in the tone of a reference.
+    """An image in the tone of a reference, in steps of one of `LEVELS` where its curve is steep.
 
     Args:
         image: (C, H, W) in [0, 1].
-        reference: (C, 1 + C) from `tone_of`.
-        share: of the way there, in [0, 1].
+        reference: (C, QUANTILES) from `quantiles`.
+        share: of the way there, in [0, 1]; below 1 a part of each contrast is kept for certain.
         seen: (H, W) bool, pixels whose tone counts; what alpha hides has none.
     """
-    return recoloured(image, transport(tone_of(image, seen), reference, share))
+    curve = tone_curve(histogram(image, seen), reference)
+    levels = torch.linspace(0, 1, LEVELS, device=image.device)
+    curve = torch.lerp(levels.expand_as(curve), curve, share)
+    channels = zip(image, curve, strict=True)  # one at a time: indices are of 64 bits
+    return torch.stack([apply_curve(each[None], row[None])[0] for each, row in channels])
 
 
 def pick(bank: Tensor, seed: int) -> Tensor:
-    """The reference that belongs to a seed: (K, C, 1 + C) -> (C, 1 + C)."""
+    """The reference that belongs to a seed: (K, C, QUANTILES) -> (C, QUANTILES)."""
     return bank[int(_draws(seed).integers(len(bank)))]
 
 
 def pick_share(shares: tuple[float, float], seed: int) -> float:
     """The share of the match that belongs to a seed, between two ends."""
     return float(_draws(seed, 1).uniform(*shares))
-
-
-def _root(matrix: Tensor) -> Tensor:
-    """The symmetric root of a symmetric, positive matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    return root
 
 
 def _draws(seed: int, stream: int = 0) -> np.random.Generator:

@@ -25,7 +25,6 @@ from simgan_aug.displacement import REACH
 from simgan_aug.losses import CrossEntropy, LeastSquares, Relativistic
 from simgan_aug.networks import ResNetRefiner, UnshuffleRefiner
 from simgan_aug.run import Inputs, Run
-from simgan_aug.tone import tone_of
 
 HANDS = pathlib.Path(__file__).parents[1] / "examples" / "data" / "hands"
 INPUTS = Inputs(
@@ -331,14 +330,13 @@ def test_of_a_large_image_a_window_around_a_label_is_taken():
 
 def test_images_come_in_the_tone_that_the_network_sees():
     synthetic, real = sources()
-    bank = tone_of(torch.full((3, 4, 4), 0.5)).expand(2, 3, 4)
+    bank = torch.linspace(0.4, 0.6, 64).expand(2, 3, 64)
 
     toned = take_handful(synthetic, real, Config(tone=Tone(match="before")), bank, False)
     plain = take_handful(synthetic, real, Config(tone=Tone(photos=2, match="never")), bank, False)
 
-    for flat, image in zip(toned.images, plain.images, strict=True):
-        assert flat.std() < 0.5 * image.std()  # towards a photo of one grey, by `tone.GAIN`
-        assert abs(flat.mean() - 0.5) < 0.05
+    assert min(image.min() for image in toned.images) > 0.39
+    assert min(image.min() for image in plain.images) < 0.1
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def plain_refiner():
     network = UnshuffleRefiner(3, 2, 8, 1, takes_reference=True)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.05)
-    bank = torch.stack([tone.tone_of(photo) for photo in torch.rand(5, 3, 8, 8)])
+    bank = torch.rand(5, 3, tone.QUANTILES).sort().values
     refiner = ImageRefiner(network, 3, bank, device="cpu", precision="fp32")
     refiner.seen = []  # images in each call of the network
     network.register_forward_hook(lambda _, inputs, __: refiner.seen.append(len(inputs[0])))

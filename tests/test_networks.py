@@ -149,7 +149,7 @@ def test_an_untrained_unshuffle_is_the_exact_identity(factor, size, max_change):
     network = UnshuffleRefiner(3, factor, 8, 2, takes_reference=True, max_change=max_change)
     images = torch.rand(2, 3, *size) * 2 - 1
 
-    refined = network(images, noise=torch.randn(2, 1, *size), reference=torch.rand(2, 3, 4))
+    refined = network(images, noise=torch.randn(2, 1, *size), reference=torch.rand(2, 3, 64))
 
     assert torch.equal(refined, images)
 
@@ -248,7 +248,7 @@ def test_the_reference_changes_the_result_where_it_is_taken():
     network = awake(UnshuffleRefiner(3, 2, 8, 1, noise_channels=0, takes_reference=True))
     images = torch.zeros(1, 3, 8, 8)
 
-    dark, light = (network(images, reference=torch.full((1, 3, 4), v)) for v in (-1.0, 1.0))
+    dark, light = (network(images, reference=torch.full((1, 3, 64), v)) for v in (-1.0, 1.0))
 
     assert not torch.allclose(dark, light, atol=1e-4)
 
@@ -257,20 +257,22 @@ def test_a_discriminator_sees_the_tone_beside_the_image_where_it_takes_one():
     torch.manual_seed(0)
     network, images = Patch(3, 8, takes_reference=True), torch.zeros(2, 3, 8, 8)
 
-    dark, light = (network(with_tone(images, torch.full((2, 3, 4), v))) for v in (-1.0, 1.0))
+    dark, light = (network(with_tone(images, torch.full((2, 3, 64), v))) for v in (-1.0, 1.0))
 
     assert dark.shape == (2, 1, 2, 2)
     assert not torch.allclose(dark, light, atol=1e-4)
 
 
 def test_a_tone_lies_beside_every_pixel_and_leaves_the_image_as_it_is():
-    images, reference = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 4)
+    images, reference = torch.rand(2, 3, 4, 5), torch.rand(2, 3, 64).sort().values
 
     beside = with_tone(images, reference)
 
     assert torch.equal(beside[:, :3], images)
-    tones = beside[:, 3:].unflatten(1, (3, 4))  # (B, C, 1 + C, H, W)
-    assert torch.equal(tones, reference[..., None, None].expand_as(tones))
+    tones = beside[:, 3:].unflatten(1, (3, -1))  # (B, C, levels, H, W)
+    assert torch.equal(tones, tones[..., :1, :1].expand_as(tones))
+    assert torch.allclose(tones[..., 0, 0].mean(2), reference.mean(2))  # equal shares of the ranks
+    assert (tones[..., 0, 0].diff() >= 0).all()
 
 
 @pytest.mark.parametrize("max_change", [0.5, 8, 255])
@@ -302,7 +304,7 @@ def test_a_bounded_change_that_is_small_is_left_as_it_is():
 
 
 def test_a_network_gets_what_it_declares_and_nothing_else():
-    noise, reference = torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 4)
+    noise, reference = torch.zeros(1, 1, 4, 4), torch.zeros(1, 3, 64)
     takes_both = UnshuffleRefiner(3, takes_reference=True)
 
     assert condition(nn.Identity(), noise, reference) == {}

@@ -337,7 +337,7 @@ def test_weights_reach_the_regularization_and_the_reference_the_refiner():
             seen["weights"] = weights
             return super().regularization(refined, synthetic, weights)
 
-    weights, reference = torch.rand(4, 1, 12, 12), torch.rand(4, 3, 4)
+    weights, reference = torch.rand(4, 1, 12, 12), torch.rand(4, 3, 64)
     synthetic = batches(weights=weights, reference=reference)
 
     run(adjust(steps=1), Watched(), Seen(), Scale(), synthetic, real_batches())
@@ -357,7 +357,7 @@ class TonedScale(Scale):
 
 def toned(number):
     """A tone that tells the number of its batch."""
-    return torch.full((4, 1, 2), float(number))
+    return torch.full((4, 1, 16), float(number))
 
 
 def test_a_critic_that_takes_a_reference_sees_each_image_beside_its_tone():
@@ -369,7 +369,7 @@ def test_a_critic_that_takes_a_reference_sees_each_image_beside_its_tone():
     run(config, loss, discriminator=TonedScale(), synthetic=synthetic, real=real)
 
     for _, shown in loss.real:  # image -n/1000 with tone -n
-        assert shown.shape[1] == 1 + 2
+        assert shown.shape[1] == 1 + 8
         assert torch.allclose(shown[:, 1:], shown[:, :1] * 1000)
     for call, shown in loss.refined:
         made_in = shown[:, 1:].amax((1, 2, 3))

@@ -85,9 +85,9 @@ class Crops:
         config: crop size, scale, flip, reuse.
         batch_size: images a batch.
         seed: of all draws.
-        bank: (K, C, 1 + C) tones; each crop gets one of them as its reference.
+        bank: (K, C, Q) tones; each crop gets one of them as its reference.
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
-        match: match each crop to its reference; the map is that of its whole image.
+        match: match each crop to its reference; the curve is that of its whole image.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Crops:
     ) -> None:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
         self.bank, self.match, self.own_tone = bank, match, own_tone
-        self._tones: dict[int, Tensor] = {}
+        self._histograms: dict[int, Tensor] = {}
 
     def batches(self, start: int = 0, rows: slice | None = None) -> Batches:
         """Endless batches from number `start`; of each these rows alone, None: all."""
@@ -177,34 +177,39 @@ class Crops:
         return torch.cat(sized)
 
     def _references(self, rows: Sequence[_Row]) -> Tensor | None:
-        """A tone of the bank for each row, or its own; (B, C, 1 + C) in [0, 1]."""
+        """A tone of the bank for each row, or its own; (B, C, Q) in [0, 1]."""
         if self.bank is not None:
             return self.bank[[int(row.rng.integers(len(self.bank))) for row in rows]]
-        return self._own_tones(rows) if self.own_tone else None
+        if not self.own_tone:
+            return None
+        counts = self._counts(rows)
+        return tone.quantiles(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
 
     def _matched(self, crops: Tensor, rows: Sequence[_Row], reference: Tensor) -> Tensor:
-        changes = map(tone.transport, self._own_tones(rows), reference)
-        return torch.stack(list(map(tone.recoloured, crops, changes)))
+        curves = tone.tone_curve(self._counts(rows).flatten(0, 1), reference.flatten(0, 1))
+        return tone.apply_curve(crops.flatten(0, 1), curves).view(crops.shape)
 
-    def _own_tones(self, rows: Sequence[_Row]) -> Tensor:
-        """Tones of the whole images, (B, C, 1 + C)."""
-        if len(self._tones) > TONES:
-            self._tones.clear()
+    def _counts(self, rows: Sequence[_Row]) -> Tensor:
+        """Histograms of the whole images, (B, C, LEVELS)."""
+        if len(self._histograms) > TONES:
+            self._histograms.clear()
         for row in rows:
-            if row.index not in self._tones:
-                self._tones[row.index] = tone.tone_of(_unit(row.image[None])[0])
-        return torch.stack([self._tones[row.index] for row in rows])
+            if row.index not in self._histograms:
+                self._histograms[row.index] = tone.histogram(_unit(row.image[None])[0])
+        return torch.stack([self._histograms[row.index] for row in rows])
 
 
 def tone_bank(real: Source, photos: int, seed: int) -> Tensor | None:
-    """Tones of `photos` real photos drawn by seed, (K, C, 1 + C).
+    """Tones of `photos` real photos drawn by seed, (K, C, Q).
 
     None for 0; all of them if there are fewer.
     """
     if not photos:
         return None
     chosen = real.some(photos, np.random.default_rng([seed, 1]))
-    return torch.stack([tone.tone_of(_unit(real.images[index][None])[0]) for index in chosen])
+    return torch.stack(
+        [tone.quantiles(tone.histogram(_unit(real.images[index][None])[0])) for index in chosen]
+    )
 
 
 def _unit(pixels: Array) -> Tensor:

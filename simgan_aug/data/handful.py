@@ -45,7 +45,7 @@ def take_handful(
     Args:
         synthetic, real: what the run trains on.
         config: of the run.
-        bank: (K, C, 1 + C) tones; the image with number i takes the one that seed i picks.
+        bank: (K, C, Q) tones; the image with number i takes the one that seed i picks.
         paired: whether real crops come with their own tone.
     """
     seed, match = config.training.seed, config.tone.match == "before"
@@ -84,8 +84,8 @@ def take_labelled(
         window, inside = _window(image.shape[0], image.shape[1], own)
         pixels = _colour(image[window])
         if bank is not None and match:
-            change = tone.transport(tone.tone_of(_colour(image)), tone.pick(bank, number))
-            pixels = tone.recoloured(pixels, change)
+            curve = tone.tone_curve(tone.histogram(_colour(image)), tone.pick(bank, number))
+            pixels = tone.apply_curve(pixels, curve)
         images.append(_image(pixels))
         labels.append(inside)
     return images, labels

@@ -8,8 +8,8 @@ plain attributes it may declare
     multiple          px: grid that its arithmetic is bound to (the factor of a pixel-unshuffle)
     bytes_per_pixel   peak bytes of float32 activations per input pixel at inference
     noise_channels    n > 0: it is called with `noise`, (B, n, H, W) standard normal
-    takes_reference   True: it is called with `reference`, (B, C, 1 + C): the tone of a real photo
-                      (`simgan_aug.tone.tone_of`), times 2 less 1
+    takes_reference   True: it is called with `reference`, (B, C, Q): quantiles of a real photo's
+                      channels in [-1, 1]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError
 
@@ -39,9 +40,18 @@ def condition(
     return wanted
 
 
+TONE_LEVELS = 8
+"""Quantiles per channel that a network sees of a photo's tone."""
+
+
+def tone_levels(reference: Tensor) -> Tensor:
+    """The tone that a network sees: (B, C, Q) quantiles -> (B, C * TONE_LEVELS)."""
+    return F.adaptive_avg_pool1d(reference, TONE_LEVELS).flatten(1)
+
+
 def with_tone(images: Tensor, reference: Tensor) -> Tensor:
-    """Images with a tone beside them as flat channels: (B, C + C * (1 + C), H, W)."""
-    flat = reference.flatten(1)[:, :, None, None].expand(-1, -1, *images.shape[2:])
+    """Images with a tone beside them as flat channels: (B, C + C * TONE_LEVELS, H, W)."""
+    flat = tone_levels(reference)[:, :, None, None].expand(-1, -1, *images.shape[2:])
     return torch.cat([images, flat], dim=1)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from simgan_aug.errors import ConfigError
-from simgan_aug.networks.contract import check_between
+from simgan_aug.networks.contract import TONE_LEVELS, check_between
 
 
 class PaperPatch(nn.Module):
@@ -78,7 +78,7 @@ class Patch(nn.Module):
         check_between("features", features, 1, 1024)
         wide = 2 * features
         self.takes_reference = takes_reference
-        inputs = channels * (2 + channels) if takes_reference else channels
+        inputs = channels * (1 + TONE_LEVELS) if takes_reference else channels
         convolutions = [
             nn.Conv2d(inputs, features, 4, stride=2, padding=1),
             nn.Conv2d(features, wide, 4, stride=2, padding=1),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError
-from simgan_aug.networks.contract import check_between
+from simgan_aug.networks.contract import TONE_LEVELS, check_between, tone_levels
 from simgan_aug.networks.resnet import ResidualBlock
 
 
@@ -28,7 +28,7 @@ class UnshuffleRefiner(nn.Module):
         features: channels inside.
         blocks: residual blocks of two 3x3 convolutions each.
         noise_channels: channels of standard normal noise beside the image; 0: none.
-        takes_reference: also see the tone of a real photo.
+        takes_reference: also see the tone (quantiles) of a real photo.
         max_change: grey levels (of 255) that the network may change a pixel by; 0: no bound.
     """
 
@@ -61,7 +61,7 @@ class UnshuffleRefiner(nn.Module):
         self._limit = max_change * 2 / 255  # in units of [-1, 1]
         inputs = (channels + noise_channels) * factor**2
         self.first = nn.Conv2d(inputs, features, 3, padding="same", padding_mode="reflect")
-        self.tone = nn.Linear(channels * (1 + channels), features) if takes_reference else None
+        self.tone = nn.Linear(channels * TONE_LEVELS, features) if takes_reference else None
         self.blocks = nn.Sequential(*(ResidualBlock(features, 3, "reflect") for _ in range(blocks)))
         self.head = nn.Conv2d(features, channels * factor**2, 1)
         nn.init.zeros_(self.head.weight)
@@ -75,7 +75,7 @@ class UnshuffleRefiner(nn.Module):
         Args:
             images: any height and width.
             noise: (B, noise_channels, H, W), standard normal.
-            reference: (B, C, 1 + C), the tone of a real photo, in [-1, 1].
+            reference: (B, C, Q), quantiles of a real photo per channel, in [-1, 1].
         """
         height, width = images.shape[2:]
         inputs = images if noise is None else torch.cat([images, noise], dim=1)
@@ -86,7 +86,7 @@ class UnshuffleRefiner(nn.Module):
             self.first.bias,
         )
         if self.tone is not None and reference is not None:
-            features = features + self.tone(reference.flatten(1))[:, :, None, None]
+            features = features + self.tone(tone_levels(reference))[:, :, None, None]
         change = F.conv2d(
             self.blocks(F.relu(features)),
             _blocks_first(self.head.weight, self.multiple),
