@@ -206,18 +206,27 @@ def _network(
     except PluginError as error:
         needed = f"{made_by.get('distribution')} {made_by.get('version')}"
         raise CheckpointError(
-            f"{path}: needs the refiner {part.name!r} of {needed}: {error}"
+            f"{path}: needs the refiner {part.name!r} of {needed}, which is not installed, or is "
+            f"broken or disabled: {error}"
         ) from None
     except ConfigError as error:
-        raise CheckpointError(f"{path}: {error}") from None
+        raise CheckpointError(f"{path}: {error}{_other_version(part.name, made_by)}") from None
     for name in sorted({*expected, *tensors} - {_BANK}):
         want, have = (_form(side.get(name)) for side in (expected, tensors))
         if want != have:
-            raise CheckpointError(f"{path}: {name}: expected {want}, got {have}")
+            other = _other_version(part.name, made_by)
+            raise CheckpointError(f"{path}: {name}: expected {want}, got {have}{other}")
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, and then overwritten
         network: nn.Module = build()
     network.load_state_dict({name.removeprefix("refiner."): tensors[name] for name in expected})
     return network
+
+
+def _other_version(refiner: str, made_by: Mapping[str, Any]) -> str:
+    """The tail of a message, if the file was written with another part than is installed."""
+    here = plugins.provider("refiner", refiner)
+    wrote = str(made_by.get("distribution")), str(made_by.get("version"))
+    return "" if wrote == here else f" (written with {' '.join(wrote)}, here is {' '.join(here)})"
 
 
 def _shapes(build: Callable[[], nn.Module]) -> dict[str, Tensor]:

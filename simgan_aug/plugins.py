@@ -142,7 +142,7 @@ class Registry:
             plugin.hooks = sorted(
                 caller.name for caller in self.manager.get_hookcallers(plugin.module) or []
             )
-            self._check_names(plugin.module)
+            self._check_hooks(plugin)
             offered = {kind: self._offered(plugin, kind) for kind in KINDS}
         except (Exception, SystemExit) as error:
             self._fail(plugin, _describe(error))
@@ -154,13 +154,22 @@ class Registry:
             }
         self.plugins[plugin.name] = plugin
 
-    def _check_names(self, module: Any) -> None:
-        for caller in self.manager.get_hookcallers(module) or []:
-            if not caller.has_spec():
-                known = [name for name in vars(hookspecs) if name.startswith("simgan_")]
+    def _check_hooks(self, plugin: Plugin) -> None:
+        """Reject hooks that nobody would call: not marked, misspelt, or none at all."""
+        known = [name for name in vars(hookspecs) if name.startswith("simgan_")]
+        for name in known:
+            if name not in plugin.hooks and callable(getattr(plugin.module, name, None)):
+                raise PluginError(f"{name} is not marked: put @simgan_aug.hookimpl above it")
+        for name in plugin.hooks:
+            caller = getattr(self.manager.hook, name)
+            mine = [each for each in caller.get_hookimpls() if each.plugin is plugin.module]
+            if not caller.has_spec() and not all(each.optionalhook for each in mine):
                 raise PluginError(
-                    f"no hook named {caller.name!r}{did_you_mean(caller.name, known)}"
+                    f"no hook named {name!r} in version {hookspecs.VERSION} of the contract"
+                    f"{did_you_mean(name, known)}"
                 )
+        if not plugin.hooks:
+            raise PluginError("it has no function that is marked with @simgan_aug.hookimpl")
 
     def _offered(self, plugin: Plugin, kind: str) -> dict[str, Any]:
         hook = offers.KINDS[kind].hook

@@ -8,14 +8,17 @@ import sys
 import textwrap
 import zipfile
 
+import click
 import numpy as np
 import pytest
-from plugged import write_distribution
+from plugged import plugged, write_distribution
 from torch import nn
 
 from simgan_aug import builtin, observers, plugins
-from simgan_aug.checkpoint import load, save_checkpoint
-from simgan_aug.errors import ConfigError, PluginError
+from simgan_aug.checkpoint import Checkpoint, load, save_checkpoint
+from simgan_aug.cli import main
+from simgan_aug.config import Config, Part, Tone
+from simgan_aug.errors import CheckpointError, ConfigError, PluginError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import ResNetRefiner
 from simgan_aug.plugins import Registry
@@ -86,6 +89,11 @@ BROKEN = {
         HOOK + "def simgan_register_losses(): raise SystemExit('bye')",
         "simgan_register_losses: SystemExit: bye",
     ),
+    "a hook that is not marked": (
+        "def simgan_register_losses(): return {'mine': print}",
+        "simgan_register_losses is not marked: put @simgan_aug.hookimpl above it",
+    ),
+    "a module without a hook": ("X = 5", "no function that is marked with @simgan_aug.hookimpl"),
     "a good hook beside a bad one": (
         HOOK
         + "def simgan_register_discriminators(): return {'mine': print}\n\n@simgan_aug.hookimpl\n"
@@ -377,6 +385,154 @@ def test_an_observer_takes_the_arguments_that_it_wants(module):
     assert seen == {"start": ("run", 1), "end": "finished"}
 
 
+def test_a_hook_of_a_later_contract_may_be_optional(offer):
+    source = """
+        import simgan_aug
+
+        @simgan_aug.hookimpl
+        def simgan_register_losses():
+            return {"mine": dict}
+
+        @simgan_aug.hookimpl(optionalhook=True)
+        def simgan_register_wonders():
+            return {}
+    """
+
+    registry = Registry(offer("early", source), BUILTINS)
+
+    assert registry.plugins["early"].error == ""
+    assert registry.build("loss", "mine") == {}
+
+
+@pytest.mark.parametrize("fault", ["a misspelt hook", "a part of ours", "an exception in a hook"])
+def test_strict_makes_every_fault_an_error(offer, good, monkeypatch, fault):
+    monkeypatch.setenv("SIMGAN_AUG_STRICT_PLUGINS", "1")
+    source, said = BROKEN[fault]
+
+    with pytest.raises(PluginError, match=f"(?s)'broken' of broken-dist 1.2 is left out: .*{said}"):
+        Registry([*good, *offer("broken", source)], BUILTINS)
+
+
+def test_strict_makes_an_observer_that_raises_an_error(module, monkeypatch):
+    registry = Registry([], {"mine": module(simgan_training_step=lambda step: 1 / 0)})
+    monkeypatch.setenv("SIMGAN_AUG_STRICT_PLUGINS", "1")
+
+    with pytest.raises(PluginError, match=r"'mine' .*simgan_training_step: ZeroDivisionError"):
+        registry.notify("simgan_training_step", out=None, step=1, preview=None)
+
+
+@pytest.mark.parametrize("kind", plugins.KINDS)
+def test_every_kind_is_offered_checked_found_and_listed_alike(module, kind):
+    hook, part = plugins.offers.KINDS[kind].hook, click.Command("x") if kind == "command" else dict
+    others = {kind: {"right-name": part}}
+
+    def registry(returned):
+        return Registry([], {"mine": module(**{hook: lambda: returned})})
+
+    good = registry(others[kind])
+    assert good.plugins["mine"].parts[kind] == ["right-name"]
+    assert good.find(kind, "right-name").make is part
+    with pytest.raises(PluginError, match=f"no {kind} named 'rihgt-name'.*mean 'right-name'"):
+        good.find(kind, "rihgt-name")
+    for wrong in (None, ["x"], {"right-name": 5}, {5: part}, {"": part}):
+        with pytest.warns(UserWarning, match=f"{hook}: expected"):
+            assert not registry(wrong).parts[kind]
+
+
+@pytest.mark.filterwarnings("ignore:plugin")
+def test_the_command_lists_all_that_is_known_of_a_plugin(tmp_path, capsys):
+    sources = {"good_plugin": GOOD, "broken_plugin": BROKEN["a part of ours"][0]}
+    with plugged(tmp_path / "site", **sources):
+        assert main(["plugins", "--json"]) == 0
+        listed = json.loads(capsys.readouterr().out)
+        assert main(["plugins"]) == 0
+    table = capsys.readouterr().out
+
+    by_name = {each["name"]: each for each in listed}
+    assert by_name["good_plugin"] | {"parts": {}} == {
+        "name": "good_plugin",
+        "distribution": "good_plugin-dist",
+        "version": "1.2",
+        "hooks": ["simgan_register_refiners", "simgan_training_step"],
+        "parts": {},
+        "error": "",
+    }
+    assert by_name["good_plugin"]["parts"]["refiner"] == ["same"]
+    assert {*by_name["good_plugin"]["parts"]} == {*plugins.KINDS}
+    assert "already offered by 'builtin'" in by_name["broken_plugin"]["error"]
+    assert "refiner: same" in table
+    assert "training step" in table
+
+
+def test_a_plugin_that_is_not_wanted_is_not_listed(tmp_path, monkeypatch, capsys):
+    with plugged(tmp_path / "site", good_plugin=GOOD, other_plugin=GOOD.replace("same", "else")):
+        monkeypatch.setenv("SIMGAN_AUG_DISABLE_PLUGINS", "good_plugin", prepend=",")
+        assert main(["plugins", "--json"]) == 0
+
+    names = [each["name"] for each in json.loads(capsys.readouterr().out)]
+    assert "other_plugin" in names
+    assert "good_plugin" not in names
+
+
+def test_every_hook_is_documented():
+    hooks = {n: h for n, h in vars(plugins.hookspecs).items() if n.startswith("simgan_")}
+
+    assert {name for name in hooks if "register" in name} == {
+        offer.hook for offer in plugins.offers.KINDS.values()
+    }
+    for name, hook in hooks.items():
+        assert hook.__doc__, name
+
+
+CONV = """
+    from torch import nn
+
+    import simgan_aug
+
+    class Conv(nn.Conv2d):
+        def __init__(self, channels, size: int = 3):
+            super().__init__(channels, channels, size, padding=size // 2)
+
+    @simgan_aug.hookimpl
+    def simgan_register_refiners():
+        return {"conv": Conv}
+"""
+
+
+def test_a_checkpoint_says_which_distribution_and_version_it_needs(tmp_path, monkeypatch):
+    path = tmp_path / "refiner.safetensors"
+    with plugged(tmp_path / "site", conv_plugin=CONV):
+        network = plugins.build("refiner", "conv", channels=3)
+        config = Config(refiner=Part(name="conv"), tone=Tone(photos=0))
+        save_checkpoint(path, Checkpoint(network, 3, None, config, {}))
+        assert load(path).network.weight.shape == (3, 3, 3, 3)
+
+    needs = r"needs the refiner 'conv' of conv_plugin-dist 1\.2, which is not installed"
+    with pytest.raises(CheckpointError, match=f"{needs}.*no refiner named 'conv' .known: "):
+        load(path)
+    with (
+        plugged(tmp_path / "broken", conv_plugin="import no_such_module"),
+        pytest.warns(UserWarning, match="no_such_module"),
+        pytest.raises(CheckpointError, match=f"{needs}.*; broken plugins: conv_plugin"),
+    ):
+        load(path)
+
+
+def test_a_checkpoint_that_does_not_fit_another_version_names_both(tmp_path):
+    path = tmp_path / "refiner.safetensors"
+    with plugged(tmp_path / "site", conv_plugin=CONV):
+        config = Config(refiner=Part(name="conv"), tone=Tone(photos=0))
+        network = plugins.build("refiner", "conv", channels=3)
+        save_checkpoint(path, Checkpoint(network, 3, None, config, {}))
+    later = CONV.replace("size: int = 3", "size: int = 5")
+
+    with (
+        plugged(tmp_path / "later", later_plugin=later),
+        pytest.raises(CheckpointError, match=r"with conv_plugin-dist 1\.2, here is later_plugin-d"),
+    ):
+        load(path)
+
+
 def test_the_shared_registry_knows_who_offers_a_part():
     assert plugins.registry() is plugins.registry()
     assert plugins.parts("refiner")["resnet"].make is ResNetRefiner
@@ -468,7 +624,7 @@ REFINES = """
 """
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(200)
 def test_an_installed_distribution_may_ship_a_refiner_that_goes_by_a_name(
     install, refiner_file, image, tmp_path
 ):

@@ -54,6 +54,8 @@ def plugins(as_json: bool) -> None:
     table = Table("plugin", "distribution", "parts", "error")
     for plugin in found:
         offered = [f"{kind}: {', '.join(names)}" for kind, names in plugin.parts.items() if names]
+        observed = [hook for hook in plugin.hooks if not hook.startswith("simgan_register_")]
+        offered += [hook.removeprefix("simgan_").replace("_", " ") for hook in observed]
         distribution = f"{plugin.distribution} {plugin.version}"
         # As Text, for what a plugin says may look like markup.
         row = (plugin.name, distribution, "\n".join(offered), plugin.error)

@@ -70,7 +70,9 @@ class _Space:
     @torch.no_grad()
     def __call__(self, image: Array) -> Tensor:
         found = self._asked(self._extract, image)
-        features = torch.as_tensor(found) if isinstance(found, Tensor | np.ndarray) else None
+        features = (
+            torch.as_tensor(found).detach() if isinstance(found, Tensor | np.ndarray) else None
+        )
         if features is None or features.ndim != 1 or not bool(features.isfinite().all()):
             got = type(found).__name__ if features is None else tuple(features.shape)
             raise PluginError(f"{self._who}: expected finite (F,) of an image, got {got}")
