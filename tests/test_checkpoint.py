@@ -363,7 +363,7 @@ def test_a_part_that_is_not_installed_is_named_with_who_offers_it(path):
 
     message = rejected(path)
 
-    assert message.startswith("needs the refiner 'unet' of simgan-unet 3.1: no refiner named")
+    assert message.startswith("needs the refiner 'unet' of simgan-unet 3.1, which is not installed")
     assert "known: resnet, unshuffle" in message
 
 
