@@ -80,15 +80,3 @@ def save_shifting_refiner(path):
     config = Config(refiner=Part(name="resnet", options=options), tone=Tone(photos=0))
     save_checkpoint(path, Checkpoint(network, 3, None, config, {"steps": 1}))
     return path
-
-
-def make_training_data(folder):
-    """Four synthetic and four real images, and the COCO file of the former."""
-    rng = np.random.default_rng(0)
-    for side in ("synthetic", "real"):
-        (folder / side).mkdir()
-        for number in range(4):
-            pixels = rng.integers(0, 255, (20, 24, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(folder / side / f"{number}.png")
-    entries = [{"id": n, "file_name": f"{n}.png", "width": 24, "height": 20} for n in range(4)]
-    (folder / "synthetic.json").write_text(json.dumps({"images": entries, "annotations": []}))

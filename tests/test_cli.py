@@ -11,11 +11,11 @@ import time
 
 import numpy as np
 import pytest
-from labelled import make_training_data
 from PIL import Image
 
 from simgan_aug.checkpoint import load_state
 from simgan_aug.cli import main
+from simgan_aug.testing import write_pair
 
 FAST = """
 [refiner]
@@ -38,7 +38,7 @@ precision = "fp32"
 def data(tmp_path, monkeypatch):
     """Synthetic and real images and a fast config, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    make_training_data(tmp_path)
+    write_pair(tmp_path)
     (tmp_path / "fast.toml").write_text(FAST)
     return tmp_path
 

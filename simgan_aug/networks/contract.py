@@ -10,6 +10,10 @@ plain attributes it may declare
     noise_channels    n > 0: it is called with `noise`, (B, n, H, W) standard normal
     takes_reference   True: it is called with `reference`, (B, C, Q): quantiles of a real photo's
                       channels in [-1, 1]
+    change_limit      grey levels (of 255) that it changes a pixel by at most, whatever its weights;
+                      0: no bound
+
+`simgan_aug.testing.check_refiner` holds a network to all of it.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ class UnshuffleRefiner(nn.Module):
         self.takes_reference = takes_reference
         self.receptive_field = factor * (4 + 4 * blocks)
         self.bytes_per_pixel = 4 * (5 * features // factor**2 + 4 * (channels + noise_channels))
+        self.change_limit = max_change
         self._limit = max_change * 2 / 255  # in units of [-1, 1]
         inputs = (channels + noise_channels) * factor**2
         self.first = nn.Conv2d(inputs, features, 3, padding="same", padding_mode="reflect")

@@ -9,8 +9,9 @@ import time
 
 import pytest
 from faults.conftest import LIMIT
-from labelled import make_training_data
 from safetensors import safe_open
+
+from simgan_aug.testing import write_pair
 
 FAST = """
 [refiner]
@@ -59,7 +60,7 @@ sys.exit(code)
 def data(tmp_path, monkeypatch):
     """Images of both sides and a config, in the working folder."""
     monkeypatch.chdir(tmp_path)
-    make_training_data(tmp_path)
+    write_pair(tmp_path)
     (tmp_path / "fast.toml").write_text(FAST)
     return tmp_path
 

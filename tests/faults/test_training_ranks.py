@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from faults.conftest import LIMIT, children
-from labelled import make_training_data
 from plugged import plugged
 from safetensors.torch import load_file
 
 from simgan_aug.checkpoint import load_state
 from simgan_aug.cli import main
+from simgan_aug.testing import write_pair
 
 FAST = """
 [refiner]
@@ -59,7 +59,7 @@ def simgan_register_regularizations():
 def folder(tmp_path_factory):
     """Images of both sides, and configs for two ranks and for one process with two shares."""
     made = tmp_path_factory.mktemp("ranks")
-    make_training_data(made)
+    write_pair(made)
     term = '\n[[regularization.terms]]\nname = "learned"\n'
     (made / "two.toml").write_text(FAST + term)
     (made / "one.toml").write_text(FAST + "accumulate = 2" + term)
