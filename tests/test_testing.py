@@ -859,7 +859,7 @@ def test_a_written_pair_can_be_read_and_has_labels_where_its_boxes_are(tmp_path)
     assert len(list(pair.real.iterdir())) == 3
     for number, image in enumerate(images):
         (label,) = labels.by_image[number]
-        left, top, width, height = label.bbox
+        left, top, width, height = map(int, label.bbox)
         inside = image.pixels[top : top + height, left : left + width]
         assert inside.min() > image.pixels.mean()
         assert (image.pixels > 100).sum() == inside.size
