@@ -17,7 +17,7 @@ ROOT = pathlib.Path(simgan_aug.__file__).parent
 LAYERS = [
     # faces
     {"cli"},
-    {"demo", "testing", "bench", "study"},
+    {"demo", "testing", "new_plugin", "bench", "study"},
     {"run"},
     {"oversight", "runfolder"},
     {"parts", "preview"},

@@ -645,7 +645,7 @@ TERM_FAULTS = {
         "input_untouched",
         "synthetic changed in place",
     ),
-    "the refiner": (KeepsTheRefiner, "owns_no_refiner", "those of the refiner as refiner"),
+    "the refiner": (KeepsTheRefiner, "owns_no_refiner", "holds weights of the refiner"),
     "detached": (term(lambda r, s, w: (r.detach() - s).abs().mean()), "gradients", "got: +none"),
     "a root": (term(lambda r, s, w: (r - s).square().sum().sqrt()), "gradients", "root of 0"),
     "an idle weight": (HasAnIdleWeight, "gradients", "its weight head"),

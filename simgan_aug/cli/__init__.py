@@ -15,6 +15,7 @@ import click
 
 from simgan_aug.cli.audit import audit
 from simgan_aug.cli.commands import CommandFailed, Commands
+from simgan_aug.cli.new_plugin import new_plugin
 from simgan_aug.cli.options import MEMORY_ADVICE
 from simgan_aug.cli.realism import realism
 from simgan_aug.cli.refine import refine
@@ -33,7 +34,19 @@ def cli() -> None:
     """Make synthetic training images look real without moving their labels."""
 
 
-for command in (train, refine, audit, report, realism, study, preview, plugins, bench, demo):
+for command in (
+    train,
+    refine,
+    audit,
+    report,
+    realism,
+    study,
+    preview,
+    plugins,
+    new_plugin,
+    bench,
+    demo,
+):
     cli.add_command(command)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -11,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from simgan_aug.networks import ResNetRefiner
+from simgan_aug.plugins import takes
+from simgan_aug.terms import check_own
 from simgan_aug.testing.checks import drawn, generators_kept, lesson, seeded
 from simgan_aug.testing.networks import check_untouched
 
@@ -54,8 +55,7 @@ class TermSubject:
                 make = self.make_refiner or _small
                 refiner = make(channels=channels)
                 given = {"channels": channels, "refiner": refiner}
-                names = inspect.signature(self.make).parameters
-                wanted = {name: each for name, each in given.items() if name in names}
+                wanted = {name: each for name, each in given.items() if takes(self.make, name)}
                 call = self.make(**wanted, **self.options)
             assert callable(call), lesson(
                 "from the factory a callable (refiner, refined, synthetic, weights) -> scalar",
@@ -135,15 +135,7 @@ def determinism(subject: TermSubject) -> None:
 def owns_no_refiner(subject: TermSubject) -> None:
     """It has no weights of the refiner among its own: they would be trained and saved twice."""
     for term in subject.terms():
-        if isinstance(term.call, nn.Module):
-            theirs = {id(weight) for weight in term.refiner.parameters()}
-            shared = [name for name, each in term.call.named_parameters() if id(each) in theirs]
-            assert not shared, lesson(
-                "weights of its own only",
-                f"those of the refiner as {', '.join(shared)}",
-                "self.refiner = refiner in __init__",
-                "look at it there, do not keep it: it is given at each call",
-            )
+        check_own({"of this plugin": term.call}, term.refiner)
 
 
 def _small(channels: int) -> nn.Module:
