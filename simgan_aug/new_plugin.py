@@ -39,7 +39,7 @@ class Names:
         words = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
         if not all(re.fullmatch(words, each) for each in (self.distribution, self.part)):
             raise ConfigError(
-                "expected a name of words of small letters and digits with hyphens between, such as "
+                "expected words of small letters and digits, with hyphens between, such as "
                 f"{PREFIX}grain; got {self.distribution!r}"
             )
         if keyword.iskeyword(self.module) or importlib.util.find_spec(self.module):

@@ -53,6 +53,7 @@ def modules():
         .removesuffix("__init__")
         .rstrip("."): path
         for path in sorted(ROOT.rglob("*.py"))
+        if "plugin_template" not in path.parts  # of a wheel: no module of ours
     }
 
 
