@@ -55,6 +55,7 @@ from collections.abc import Callable
 from typing import Any
 
 from simgan_aug.losses import FeatureTransform
+from simgan_aug.networks import UnshuffleRefiner
 from simgan_aug.testing import discriminators, features, gates, losses, refiners, terms
 from simgan_aug.testing.checks import Check, checks, run
 from simgan_aug.testing.doubles import Pair, small_config, train_briefly, write_pair
@@ -113,7 +114,7 @@ def regularization_checks(
     make: Factory,
     /,
     channels: tuple[int, ...] = (1, 3),
-    make_refiner: Factory | None = None,
+    make_refiner: Factory = UnshuffleRefiner,
     **options: Any,
 ) -> list[Check]:
     """Checks of a further term of regularization.
@@ -122,7 +123,7 @@ def regularization_checks(
         make: its factory, called with the options, and with `channels` and `refiner` if its
             signature names them.
         channels: of images, each of which is tried.
-        make_refiner: factory of the refiner that the term is tried with; None: a small ResNet.
+        make_refiner: factory of the refiner that the term is tried with, called with `channels`.
         options: of the factory.
     """
     subject = terms.TermSubject(make, channels, options, make_refiner)

@@ -71,7 +71,7 @@ def lesson(expected: str, got: str, usually: str, remedy: str = "") -> str:
 def seeded(seed: int, torch_seed: int | None = None) -> Iterator[None]:
     """All global generators (torch, numpy, random) seeded for a while, then as they were."""
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 (theirs to misuse)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         torch.manual_seed(seed if torch_seed is None else torch_seed)
         np.random.seed(seed)  # noqa: NPY002
         random.seed(seed)

@@ -44,7 +44,9 @@ def reasons(gate: Gate) -> None:
             f"the string {said!r}, whose letters would be the reasons",
             "return 'too dark' for return ['too dark']",
         )
-        are_strings = isinstance(said, (list, tuple)) and all(isinstance(each, str) for each in said)
+        are_strings = isinstance(said, (list, tuple)) and all(
+            isinstance(each, str) for each in said
+        )
         assert are_strings and all(said), lesson(  # noqa: PT018 (one claim)
             f"a list of strings, empty if the image may be used ({what})",
             repr(said),

@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from simgan_aug.networks import ResNetRefiner
 from simgan_aug.plugins import takes
 from simgan_aug.terms import check_own
 from simgan_aug.testing.checks import drawn, generators_kept, lesson, seeded
 from simgan_aug.testing.networks import check_untouched
+from simgan_aug.testing.subject import Subject
 
 SIZES = ((16, 16), (8, 8), (33, 37))
 """Heights and widths of training crops."""
@@ -25,18 +25,19 @@ class Term:
 
     call: Callable[..., Any]
     refiner: nn.Module
+    made: Subject
+    """What the refiner comes from."""
     channels: int
 
     def value(self, refined: Tensor, synthetic: Tensor, weights: Tensor | None = None) -> Tensor:
         """What is minimised; a draw is that of torch's generator, seeded."""
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
+        with seeded(0):
             return cast(Tensor, self.call(self.refiner, refined, synthetic, weights))
 
     def pair(self, size: tuple[int, int] = (16, 20)) -> tuple[Tensor, Tensor]:
         """Refined, with a gradient to the refiner's weights, and synthetic images."""
-        synthetic = drawn(2, self.channels, *size)
-        return self.refiner(synthetic), synthetic
+        sample = self.made.sample(self.refiner, self.channels, size)
+        return sample.through(self.refiner), sample.images
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,23 @@ class TermSubject:
     make: Callable[..., Any]
     channels: tuple[int, ...]
     options: Mapping[str, Any]
-    make_refiner: Callable[..., nn.Module] | None
+    make_refiner: Callable[..., Any]
 
     def terms(self) -> Iterator[Term]:
         """A term, and its refiner, for each number of channels."""
+        made = Subject(self.make_refiner, self.channels, {})
         for channels in self.channels:
+            refiner = made.build(channels, train=True)
+            given = {"channels": channels, "refiner": refiner}
+            wanted = {name: each for name, each in given.items() if takes(self.make, name)}
             with seeded(0):
-                make = self.make_refiner or _small
-                refiner = make(channels=channels)
-                given = {"channels": channels, "refiner": refiner}
-                wanted = {name: each for name, each in given.items() if takes(self.make, name)}
                 call = self.make(**wanted, **self.options)
             assert callable(call), lesson(
                 "from the factory a callable (refiner, refined, synthetic, weights) -> scalar",
                 type(call).__name__,
                 "the term itself was registered, or its factory has no `return`",
             )
-            yield Term(call, refiner, channels)
+            yield Term(call, refiner, made, channels)
 
 
 def scalar(subject: TermSubject) -> None:
@@ -136,10 +137,6 @@ def owns_no_refiner(subject: TermSubject) -> None:
     """It has no weights of the refiner among its own: they would be trained and saved twice."""
     for term in subject.terms():
         check_own({"of this plugin": term.call}, term.refiner)
-
-
-def _small(channels: int) -> nn.Module:
-    return ResNetRefiner(channels, features=8, blocks=2)
 
 
 def _check_scalar(value: Any, of: str) -> None:
