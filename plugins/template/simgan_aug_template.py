@@ -23,12 +23,18 @@ class TemplateRefiner(nn.Module):
         super().__init__()
         self.bytes_per_pixel = 4 * 3 * features  # of memory, at inference
         self.layers = nn.Sequential(
-            nn.Conv2d(channels + self.noise_channels, features, 3, padding="same"),
+            nn.Conv2d(
+                channels + self.noise_channels,
+                features,
+                3,
+                padding="same",
+                padding_mode="replicate",
+            ),
             nn.ReLU(),
-            nn.Conv2d(features, features, 3, padding="same"),
+            nn.Conv2d(features, features, 3, padding="same", padding_mode="replicate"),
             nn.ReLU(),
         )
-        self.head = nn.Conv2d(features, channels, 3, padding="same")
+        self.head = nn.Conv2d(features, channels, 3, padding="same", padding_mode="replicate")
         nn.init.zeros_(self.head.weight)  # so that an untrained refiner changes nothing
         nn.init.zeros_(self.head.bias)
 
