@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from simgan_aug import ImageRefiner, hookimpl, plugins
+from simgan_aug import ImageRefiner, hookimpl
 from simgan_aug.config import Config, parse
 from simgan_aug.preview import preview_folders
 from simgan_aug.run import REFINER, Inputs, Run
 from simgan_aug.sheet import save_png
-from simgan_aug.testing import check_refiner
+from simgan_aug.testing import check_refiner, offered
 
 HANDS = Path(__file__).parent / "data" / "hands"
 
@@ -83,37 +83,41 @@ def config(steps: int) -> Config:
     return parse(tables, source="own_refiner.py")
 
 
+def train(steps: int, out: Path) -> nn.Module:
+    """Train on the hands; writes the sheet, synthetic over refined over real."""
+    inputs = Inputs(
+        annotations=HANDS / "synthetic.json", images=HANDS / "synthetic", real=HANDS / "real"
+    )
+    for step in Run(config(steps), inputs, out).steps():
+        if step.number % 25 == 0:
+            print(step.number, {name: round(loss, 3) for name, loss in step.losses.items()})
+    refiner = ImageRefiner.load(out / REFINER)
+    save_png(preview_folders(refiner, inputs.images, inputs.real), out / "sheet.png")
+    print(f"sheet: {out / 'sheet.png'}")
+    return refiner.network
+
+
 def main() -> None:
     """Check, train, show."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--out", type=Path, default=Path("own-run"), help="a new folder")
     given = parser.parse_args()
-    plugins.register(sys.modules[__name__], "own")
 
-    # 3. The contract: 17 checks, each of which says what is wrong, and what helps.
+    # 3. The contract: each check says what is wrong, if anything, and what helps.
     check_refiner(CameraRefiner)
     print("the contract is kept")
 
-    # 4. Training, as `simgan-aug train` does it.
-    inputs = Inputs(
-        annotations=HANDS / "synthetic.json", images=HANDS / "synthetic", real=HANDS / "real"
-    )
-    for step in Run(config(given.steps), inputs, given.out).steps():
-        if step.number % 25 == 0:
-            print(step.number, {name: round(loss, 3) for name, loss in step.losses.items()})
+    # 4. Training, as `simgan-aug train` does it, and a look.
+    with offered(sys.modules[__name__], "own"):
+        camera = train(given.steps, given.out)
 
-    # 5. A look: synthetic over refined over real; and the camera that was found.
-    refiner = ImageRefiner.load(given.out / REFINER)
-    sheet = preview_folders(refiner, inputs.images, inputs.real)
-    save_png(sheet, given.out / "sheet.png")
-    camera = refiner.network
+    # 5. The camera that was found.
     levels = camera.curve.mean(0) * 255 / 2
     print("grey levels added, dark to bright:", [round(level, 1) for level in levels.tolist()])
     grain = camera.grain.abs() * 255 / 2
     print("grain in grey levels:             ", [round(level, 1) for level in grain.tolist()])
     print(f"blur: {torch.tanh(camera.blur).item():+.2f} (1: a lens of 5 px; below 0: sharper)")
-    print(f"sheet: {given.out / 'sheet.png'}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import Any
 
 from simgan_aug.errors import PluginError
 
-COMMANDS = ("audit", "bench", "demo", "plugins", "preview", "realism", "refine", "report")
-TAKEN = {"command": (*COMMANDS, "study", "train"), "space": ("random",)}
+COMMANDS = ("audit", "bench", "demo", "new-plugin", "plugins", "preview", "realism", "refine")
+TAKEN = {"command": (*COMMANDS, "report", "study", "train"), "space": ("random",)}
 """Names of ours that are no plugin's, by kind."""
 
 

@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from labelled import make_training_data
 from plugged import plugged
 
 from simgan_aug.cli import main
@@ -13,6 +12,7 @@ from simgan_aug.data.addresses import place
 from simgan_aug.data.listings import list_origin
 from simgan_aug.errors import DataError
 from simgan_aug.run import read_info
+from simgan_aug.testing import write_pair
 
 SOURCES = """
     import os
@@ -59,7 +59,7 @@ def sources(tmp_path, monkeypatch):
 
 @pytest.fixture
 def data(tmp_path):
-    make_training_data(tmp_path)
+    write_pair(tmp_path)
     return tmp_path
 
 

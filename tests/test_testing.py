@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from simgan_aug import plugins, testing
+from simgan_aug import hookimpl, plugins, testing
 from simgan_aug.coco import read_images, read_labels
+from simgan_aug.errors import CheckpointError, PluginError
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.losses import CrossEntropy, LeastSquares, Relativistic, self_regularization
@@ -895,3 +897,57 @@ def test_the_kit_does_not_need_pytest():
     script = "import sys; sys.modules['pytest'] = None; import simgan_aug.testing"
 
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+class Plugin:
+    """A module, as good as."""
+
+    def __init__(self, **refiners):
+        self.refiners = refiners
+
+    @hookimpl
+    def simgan_register_refiners(self):
+        return self.refiners
+
+
+def test_an_offered_part_is_found_while_it_lasts_and_gone_afterwards(tmp_path):
+    before = sorted(plugins.parts("refiner"))
+
+    with testing.offered(Plugin(sound=Refiner), "mine"):
+        inside = sorted(plugins.parts("refiner"))
+        file = testing.train_briefly(tmp_path, refiner="sound")
+        ImageRefiner.load(file, device="cpu")
+
+    assert inside == sorted([*before, "sound"])
+    assert sorted(plugins.parts("refiner")) == before
+    with pytest.raises(CheckpointError, match=r"needs the refiner 'sound' of mine \(not installed"):
+        ImageRefiner.load(file, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "said"),
+    [
+        (Plugin(resnet=Refiner), "mine", "the refiner 'resnet' is already offered by 'builtin'"),
+        (Plugin(sound="Refiner"), "mine", "expected names to callables"),
+        (Plugin(sound=Refiner), "builtin", "there is a plugin 'builtin' of simgan_aug .* already"),
+    ],
+    ids=["a part of ours", "no part", "a plugin of ours"],
+)
+def test_a_broken_offer_is_an_error_at_once_and_leaves_nothing(module, name, said):
+    before = plugins.failures(), sorted(plugins.parts("refiner"))
+
+    with pytest.raises(PluginError, match=said), testing.offered(module, name):
+        pass
+
+    assert (plugins.failures(), sorted(plugins.parts("refiner"))) == before
+
+
+def test_the_tutorial_trains_a_refiner_that_is_offered_by_the_script_itself(tmp_path):
+    script = Path(__file__).parents[1] / "examples" / "own_refiner.py"
+    command = [sys.executable, script, "--steps", "2", "--out", tmp_path / "own"]
+
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+
+    assert "the contract is kept" in ran.stdout
+    assert "grey levels added" in ran.stdout
+    assert (tmp_path / "own" / "sheet.png").is_file()

@@ -46,7 +46,8 @@ gradients, direction (1 is refined), shares, ... Of a feature transform, a term 
 and a gate: see `features.py`, `terms.py` and `gates.py` here.
 
 For the rest of a plugin's tests: `write_pair` writes a small pair of data sets, `train_briefly`
-trains on it with any installed part, and gives the refiner file.
+trains on it with any part and gives the refiner file; `offered` offers a module's parts as if it
+were installed.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ from simgan_aug.losses import FeatureTransform
 from simgan_aug.networks import UnshuffleRefiner
 from simgan_aug.testing import discriminators, features, gates, losses, refiners, terms
 from simgan_aug.testing.checks import Check, checks, run
-from simgan_aug.testing.doubles import Pair, small_config, train_briefly, write_pair
+from simgan_aug.testing.doubles import Pair, offered, small_config, train_briefly, write_pair
 from simgan_aug.testing.subject import Subject
 
 __all__ = [
@@ -74,6 +75,7 @@ __all__ = [
     "feature_transform_checks",
     "gate_checks",
     "loss_checks",
+    "offered",
     "refiner_checks",
     "regularization_checks",
     "small_config",

@@ -1,10 +1,12 @@
-"""A pair of data sets and a training, both small enough for a test."""
+"""For tests of plugins: a plugin that is not installed, a small pair of data sets, a training."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from simgan_aug import plugins
 from simgan_aug.config import Config, parse
+from simgan_aug.errors import PluginError
 from simgan_aug.run import REFINER, Inputs, Run
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -87,6 +91,36 @@ def small_config(**tables: str | Mapping[str, Any]) -> Config:
             kept = {}  # options of another part
         merged[name] = {**kept, **given}
     return parse(merged, source="small_config")
+
+
+@contextlib.contextmanager
+def offered(module: Any, name: str) -> Iterator[None]:
+    """While this lasts, a module's hooks are those of a plugin, without anything being installed.
+
+    For tests, scripts and notebooks: `with offered(sys.modules[__name__], "mine"):`. Processes that
+    are started meanwhile know nothing of it.
+
+    Args:
+        module: or another object with functions marked `@simgan_aug.hookimpl`.
+        name: of the plugin.
+
+    Raises:
+        PluginError: it is broken, or a plugin of this name is there already.
+    """
+    registry = plugins.registry()
+    file = Path(getattr(module, "__file__", None) or name).name
+    plugin = plugins.Plugin(name, file, "(not installed)", module)
+    if name in registry.plugins:
+        raise PluginError(f"there is a plugin {registry.plugins[name].title} already")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # who calls this is told by an error
+            registry._add(plugin)
+        if plugin.error:
+            raise PluginError(f"plugin {plugin.title}: {plugin.error}")
+        yield
+    finally:
+        plugins.registry.cache_clear()
 
 
 def train_briefly(folder: Path, steps: int = 2, **tables: str | Mapping[str, Any]) -> Path:

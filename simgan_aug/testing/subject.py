@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.testing.checks import drawn, lesson, seeded
-from simgan_aug.tone import QUANTILES
+from simgan_aug.tone import tone_of
 
 Size = tuple[int, int]
 
@@ -89,7 +89,7 @@ class Subject:
     ) -> Sample:
         """Images of a seed, as this network takes them."""
         images = drawn(batch, channels, *size, seed=seed)
-        reference = drawn(batch, channels, QUANTILES, seed=seed + 1).sort().values
+        reference = tones(batch, channels, seed + 1) * 2 - 1
         if not self.is_refiner:
             return Sample(with_tone(images, reference) if takes_reference(network) else images, {})
         noise_channels = int(getattr(network, "noise_channels", 0))
@@ -109,3 +109,9 @@ class Subject:
     def with_channels(self, channels: tuple[int, ...]) -> Subject:
         """The same for fewer channels, where a check is slow."""
         return replace(self, channels=channels)
+
+
+def tones(count: int, channels: int, seed: int = 0) -> Tensor:
+    """Tones of photos, as a bank holds them: (count, C, 1 + C) in [0, 1]."""
+    photos = drawn(count, channels, 8, 8, seed=seed, low=0)
+    return torch.stack([tone_of(photo ** (number + 1)) for number, photo in enumerate(photos)])

@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from simgan_aug.plugins import takes
+from simgan_aug.factories import takes
 from simgan_aug.terms import check_own
 from simgan_aug.testing.checks import drawn, generators_kept, lesson, seeded
 from simgan_aug.testing.networks import check_untouched

@@ -12,8 +12,7 @@ from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks.contract import halo, takes_reference
 from simgan_aug.testing.checks import differs, drawn, lesson
 from simgan_aug.testing.fields import GLOBAL, REMEDY, declared, grid_of
-from simgan_aug.testing.subject import Subject
-from simgan_aug.tone import QUANTILES
+from simgan_aug.testing.subject import Subject, tones
 
 LEVEL = 0.02
 """Grey levels that float32 may be apart in tiles: none, once they are rounded."""
@@ -63,7 +62,7 @@ def _refined(network: nn.Module, image: Tensor, bytes_per_pixel: int) -> Tensor:
     """An image refined in 1 MiB."""
     bank, network = None, copy.deepcopy(network)
     if takes_reference(network):
-        bank = drawn(2, len(image), QUANTILES, low=0).sort().values
+        bank = tones(2, len(image))
     network.bytes_per_pixel = bytes_per_pixel  # type: ignore[assignment]
     fixed = {"device": "cpu", "max_workspace_mb": 1, "precision": "fp32"}
     refine = ImageRefiner(network, len(image), bank, match="never", **fixed)  # type: ignore[arg-type]
