@@ -58,12 +58,9 @@ def write_pair(
         left, top = (int(rng.integers(1, side // 3)) for side in (width, height))
         box = [left, top, width // 2, height // 2]
         for side, grain in (("synthetic", 0), ("real", 25)):
-            pixels = rng.normal(0, 1, (height, width, channels)) * grain + 60
+            pixels = rng.normal(60, grain, (height, width, channels))
             pixels[top : top + box[3], left : left + box[2]] += 120
-            pixels = pixels.clip(0, 255).astype(np.uint8)
-            (folder / side).mkdir(parents=True, exist_ok=True)
-            shown = pixels if channels == 3 else pixels[..., 0]
-            Image.fromarray(shown).save(folder / side / f"{number}.png")
+            _save(pixels, folder / side / f"{number}.png")
         labels.append(_label(number, box))
     images = [
         {"id": n, "file_name": f"{n}.png", "width": width, "height": height} for n in range(count)
@@ -142,6 +139,12 @@ def train_briefly(folder: Path, steps: int = 2, **tables: str | Mapping[str, Any
     for _ in Run(config, inputs, folder / "run", device="cpu").steps():
         pass
     return folder / "run" / REFINER
+
+
+def _save(pixels: np.ndarray[Any, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shown = pixels if pixels.shape[2] == 3 else pixels[..., 0]
+    Image.fromarray(shown.clip(0, 255).astype(np.uint8)).save(path)
 
 
 def _label(number: int, box: list[int]) -> dict[str, Any]:
