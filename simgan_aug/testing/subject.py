@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.testing.checks import drawn, lesson, seeded
-from simgan_aug.tone import tone_of
+from simgan_aug.tone import histogram, quantiles
 
 Size = tuple[int, int]
 
@@ -112,6 +112,7 @@ class Subject:
 
 
 def tones(count: int, channels: int, seed: int = 0) -> Tensor:
-    """Tones of photos, as a bank holds them: (count, C, 1 + C) in [0, 1]."""
+    """Tones of photos, as a bank holds them: (count, C, Q) in [0, 1]."""
     photos = drawn(count, channels, 8, 8, seed=seed, low=0)
-    return torch.stack([tone_of(photo ** (number + 1)) for number, photo in enumerate(photos)])
+    toned = (photo ** (number + 1) for number, photo in enumerate(photos))
+    return torch.stack([quantiles(histogram(photo)) for photo in toned])
