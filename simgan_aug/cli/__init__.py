@@ -14,13 +14,14 @@ from typing import Any
 import click
 
 from simgan_aug.cli.audit import audit
+from simgan_aug.cli.bench import bench
 from simgan_aug.cli.commands import CommandFailed, Commands
 from simgan_aug.cli.new_plugin import new_plugin
 from simgan_aug.cli.options import MEMORY_ADVICE
 from simgan_aug.cli.realism import realism
 from simgan_aug.cli.refine import refine
 from simgan_aug.cli.report import report
-from simgan_aug.cli.show import bench, demo, plugins, preview
+from simgan_aug.cli.show import demo, plugins, preview
 from simgan_aug.cli.study import study
 from simgan_aug.cli.train import train
 from simgan_aug.errors import OutputError, SimganAugError, TrainingError, is_out_of_memory

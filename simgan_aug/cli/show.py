@@ -1,10 +1,8 @@
-"""Commands that show something: `preview`, `plugins`, `bench`, `demo`."""
+"""Commands that show something: `preview`, `plugins`, `demo`."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simgan_aug.cli.options import FILE, FOLDER, console, follow
+from simgan_aug.cli.options import FILE, FOLDER, follow
 from simgan_aug.errors import ConfigError
 
 
@@ -61,46 +59,6 @@ def plugins(as_json: bool) -> None:
         row = (plugin.name, distribution, "\n".join(offered), plugin.error)
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
-
-
-@click.group()
-def bench() -> None:
-    """Measure speed on this machine, in ratios that can be trusted."""
-
-
-@bench.command("loader")
-@click.option("--images", type=FOLDER, help="Photos. [examples/data/hands/real]")
-@click.option("--refiner", type=FILE, help="Refiner file. [untrained networks, as fast]")
-@click.option("--size", type=(int, int), default=(640, 480), show_default=True, help="Px.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--count", type=click.IntRange(min=1), default=48, show_default=True, help="Images.")
-@click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="For a program.")
-def bench_loader(images: Path | None, as_json: bool, **settings: Any) -> None:
-    """Images per second out of a DataLoader, ours beside albumentations' own.
-
-    Each variant keeps its workers; they take turns, in an order reversed every round.
-    """
-    import tempfile
-
-    from simgan_aug import bench as bench_module
-    from simgan_aug.demo import shipped
-    from simgan_aug.progress import track
-
-    settings["images"] = settings.pop("count")
-    rounds: int = settings["rounds"] + 1
-
-    def shown(numbers: Iterator[int]) -> Iterator[int]:
-        return track(numbers, rounds, 0, "rounds", lambda _: "", console)
-
-    with tempfile.TemporaryDirectory(prefix="simgan-bench-") as scratch:
-        folder = images or shipped() / "real"
-        rows = bench_module.loader(folder, Path(scratch), progress=shown, **settings)
-    if as_json:
-        click.echo(json.dumps([dataclasses.asdict(row) for row in rows], indent=2))
-        return
-    click.echo(bench_module.as_text(rows))
-    click.echo(bench_module.machine())
 
 
 @click.command()

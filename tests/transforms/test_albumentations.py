@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from simgan_aug.bench import private_mb
+from simgan_aug.bench.material import private_mb
 from simgan_aug.errors import CheckpointError, ConfigError, ImageError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.transforms.albumentations import Refine, reseed, reseed_worker

@@ -1,4 +1,4 @@
-"""The tables of `simgan-aug bench`: who is in them, and that they say what was measured."""
+"""`bench loader`: who is in the table, and that it says what was measured."""
 
 import json
 import mmap
@@ -6,10 +6,11 @@ import pathlib
 
 import pytest
 
-from simgan_aug.bench import as_text, loader, private_mb
+from simgan_aug.bench.loader import loader
+from simgan_aug.bench.material import private_mb
 from simgan_aug.cli import main
 
-SAMPLE = pathlib.Path(__file__).parents[1] / "examples/data/hands"
+SAMPLE = pathlib.Path(__file__).parents[2] / "examples/data/hands"
 NAMES = ["no transform", "HistogramMatching", "PixelDistributionAdaptation", "FDA"]
 
 
@@ -17,7 +18,7 @@ NAMES = ["no transform", "HistogramMatching", "PixelDistributionAdaptation", "FD
 def test_the_loader_table_has_us_and_our_peers_with_ratios_that_fit_the_rates(
     tmp_path, refiner_file
 ):
-    rows = loader(
+    table = loader(
         SAMPLE / "real",
         tmp_path,
         refiner=refiner_file,
@@ -27,14 +28,15 @@ def test_the_loader_table_has_us_and_our_peers_with_ratios_that_fit_the_rates(
         rounds=1,
     )
 
-    by_name = {row.name: row for row in rows}
+    by_name = {row.name: row.cells for row in table.rows}
     assert [*by_name] == [NAMES[0], "ours", "ours, from the cache", *NAMES[1:]]
-    for row in rows:
-        assert row.rate > 0
-        assert row.share[0] == pytest.approx(row.rate / by_name["no transform"].rate)
-        assert row.ahead[0] == pytest.approx(row.rate / by_name["FDA"].rate)
-        assert row.share[1] <= row.share[0] <= row.share[2]
-        assert f"| {row.name} | {row.rate:.1f} |" in as_text(rows)
+    for name, cells in by_name.items():
+        rate, share, ahead = (cells[c] for c in ("images/s", "of no transform", "times FDA"))
+        assert rate > 0
+        assert share.median == pytest.approx(rate / by_name["no transform"]["images/s"])
+        assert ahead.median == pytest.approx(rate / by_name["FDA"]["images/s"])
+        assert share.low <= share.median <= share.high
+        assert f"| {name} | {rate:.1f} |" in table.as_text()
     assert list((tmp_path / "cache").rglob("*/??/*"))  # what the cached variant kept
 
 
@@ -44,7 +46,7 @@ def test_the_command_prints_the_table_for_a_program(capsys):
         ["bench", "loader", "--count", "4", "--rounds", "1", "--size", "48", "32", "--json"]
     )
 
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["rows"]
     assert code == 0
     assert {"ours, default", "ours, light"} < {row["name"] for row in rows}
 

@@ -1,0 +1,103 @@
+"""What benchmarks work on: scaled photos, untrained refiners as fast as trained ones, peers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from simgan_aug import tone
+from simgan_aug.checkpoint import Checkpoint, save_checkpoint
+from simgan_aug.config import Config, Part, Tone
+from simgan_aug.folders import list_images
+from simgan_aug.networks import UnshuffleRefiner
+
+Array = np.ndarray[Any, Any]
+
+LIGHT: Mapping[str, Any] = {"factor": 4, "blocks": 1}
+"""Options of `unshuffle` for a network of a sixth of the default's arithmetic."""
+
+PEERS = {
+    "HistogramMatching": "hm_metadata",
+    "PixelDistributionAdaptation": "pda_metadata",
+    "FDA": "fda_metadata",
+}
+"""albumentations' transforms that take a real photo, with the key under which they do."""
+
+
+class Peer:
+    """A transform of albumentations that takes a random real photo for each image."""
+
+    def __init__(self, name: str, photos: list[Path]) -> None:
+        self.name, self.photos = name, photos
+        self._made: tuple[Any, list[Array], np.random.Generator] | None = None
+
+    def __call__(self, image: Array) -> Array:
+        """(H, W, 3) uint8 -> the same."""
+        import albumentations as A
+
+        key = PEERS[self.name]
+        if self._made is None:
+            decoded = [decoded_image(photo) for photo in self.photos]
+            transform = A.Compose([getattr(A, self.name)(metadata_key=key, p=1)])
+            self._made = transform, decoded, np.random.default_rng(0)
+        transform, photos, rng = self._made
+        photo = photos[rng.integers(len(photos))]
+        out: Array = transform(image=image, **{key: [photo]})["image"]
+        return out
+
+
+def untrained(path: Path, photos: Sequence[Path], options: Mapping[str, Any] | None = None) -> Path:
+    """Write a refiner whose head is not zero; its speed is that of a trained one.
+
+    Args:
+        path: of the file.
+        photos: whose tones its tone step draws from; none: there is no such step.
+        options: of `unshuffle`.
+    """
+    torch.manual_seed(0)
+    network = UnshuffleRefiner(3, **(options or {}))
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    config = Config(
+        refiner=Part(name="unshuffle", options=dict(options or {})), tone=Tone(photos=len(photos))
+    )
+    bank = torch.stack([_tone(photo) for photo in photos]) if photos else None
+    save_checkpoint(path, Checkpoint(network, 3, bank, config, {}))
+    return path
+
+
+def scaled(folder: Path, out: Path, size: tuple[int, int], count: int) -> list[Path]:
+    """Photos of a folder as `count` JPEGs of this width and height, in a new folder."""
+    out.mkdir(parents=True)
+    files = []
+    for number, name in enumerate(islice(cycle(list_images(folder)), count)):
+        path = out / f"{number:05d}.jpg"
+        with Image.open(folder / name) as file:
+            file.convert("RGB").resize(size, Image.Resampling.BICUBIC).save(path, quality=90)
+        files.append(path)
+    return files
+
+
+def decoded_image(path: Path) -> Array:
+    """A file as (H, W, 3) uint8."""
+    with Image.open(path) as file:
+        return np.array(file.convert("RGB"))
+
+
+def private_mb() -> float:
+    """Memory in MiB that this process shares with no other; nan where there is no /proc to say."""
+    try:
+        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return float("nan")
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
+
+
+def _tone(photo: Path) -> torch.Tensor:
+    image = torch.from_numpy(decoded_image(photo)).movedim(-1, 0).float() / 255
+    return tone.quantiles(tone.histogram(image))

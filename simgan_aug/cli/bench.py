@@ -1,0 +1,62 @@
+"""`simgan-aug bench`: one command a table."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from simgan_aug.cli.options import FILE, FOLDER, console
+
+_IMAGES = click.option("--images", type=FOLDER, help="Photos. [examples/data/hands/real]")
+_REFINER = click.option("--refiner", type=FILE, help="Refiner file. [untrained, as fast]")
+_SIZE = click.option("--size", type=(int, int), default=(640, 480), show_default=True, help="Px.")
+_ROUNDS = click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
+_JSON = click.option("--json", "as_json", is_flag=True, help="For a program.")
+
+
+@click.group()
+def bench() -> None:
+    """Measure speed on this machine, in ratios that can be trusted."""
+
+
+@bench.command("loader")
+@_IMAGES
+@_REFINER
+@_SIZE
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
+@click.option("--count", type=click.IntRange(min=1), default=48, show_default=True, help="Images.")
+@_ROUNDS
+@_JSON
+def bench_loader(images: Path | None, as_json: bool, count: int, **settings: Any) -> None:
+    """Images per second out of a DataLoader, ours beside albumentations' own.
+
+    Each variant keeps its workers; they take turns, in an order reversed every round.
+    """
+    from simgan_aug.bench.loader import loader
+
+    with _place(images, settings["rounds"] + 1) as (folder, scratch, shown):
+        _tell(loader(folder, scratch, images=count, progress=shown, **settings), as_json)
+
+
+@contextmanager
+def _place(images: Path | None, rounds: int) -> Iterator[tuple[Path, Path, Any]]:
+    """The photos, a folder that is removed, and what shows the rounds."""
+    from simgan_aug.demo import shipped
+    from simgan_aug.progress import track
+
+    def shown(numbers: Iterator[int]) -> Iterator[int]:
+        return track(numbers, rounds, 0, "rounds", lambda _: "", console)
+
+    with tempfile.TemporaryDirectory(prefix="simgan-bench-") as scratch:
+        yield images or shipped() / "real", Path(scratch), shown
+
+
+def _tell(table: Any, as_json: bool) -> None:
+    """Print a table, as the last thing that a command does."""
+    click.echo(json.dumps(table.as_builtins(), indent=2) if as_json else table.as_text())
