@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import cast
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.networks.contract import TONE_LEVELS, check_between, tone_levels
-from simgan_aug.networks.resnet import ResidualBlock
+from simgan_aug.networks.resnet import ResidualBlock, rectified, reflected
 
 
 class UnshuffleRefiner(nn.Module):
@@ -78,45 +80,80 @@ class UnshuffleRefiner(nn.Module):
             noise: (B, noise_channels, H, W), standard normal.
             reference: (B, C, Q), quantiles of a real photo per channel, in [-1, 1].
         """
-        height, width = images.shape[2:]
-        inputs = images if noise is None else torch.cat([images, noise], dim=1)
-        inputs = _unshuffle(_pad(inputs, self.multiple), self.multiple)  # (B, inputs, H/f, W/f)
-        features = F.conv2d(
-            F.pad(inputs, (1, 1, 1, 1), mode="reflect"),
-            _blocks_first(self.first.weight.transpose(0, 1), self.multiple).transpose(0, 1),
-            self.first.bias,
-        )
+        change = self.core(self.fold(images, noise), reference)
+        return images + self.unfold(change, images)
+
+    def fold(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
+        """What `core` takes: blocks of pixels as channels, a block more on each side, mirrored.
+
+        (B, C, H, W) -> (B, (C + noise_channels) f f, H/f + 2, W/f + 2)
+        """
+        inputs = images if noise is None else _beside(images, noise)
+        return reflected(_unshuffle(_pad(inputs, self.multiple), self.multiple), 1)
+
+    def core(self, folded: Tensor, reference: Tensor | None = None) -> Tensor:
+        """All of the arithmetic: (B, inputs, H/f + 2, W/f + 2) -> (B, C f f, H/f, W/f)."""
+        weight = _blocks_first(self.first.weight.transpose(0, 1), self.multiple).transpose(0, 1)
+        features = F.conv2d(folded, weight, self.first.bias)
         if self.tone is not None and reference is not None:
             features = features + self.tone(tone_levels(reference))[:, :, None, None]
-        change = F.conv2d(
-            self.blocks(F.relu(features)),
+        return F.conv2d(
+            self.blocks(rectified(features)),
             _blocks_first(self.head.weight, self.multiple),
             _blocks_first(cast(Tensor, self.head.bias), self.multiple),
         )
+
+    def unfold(self, change: Tensor, images: Tensor) -> Tensor:
+        """What is added to images, from what `core` gives: (B, C f f, H/f, W/f) -> (B, C, H, W)."""
+        height, width = images.shape[2:]
         change = _shuffle(change, self.multiple)[:, :, :height, :width].to(images.dtype)
         change = _smoothed(change)
         if self._limit:
             change = self._limit * torch.tanh(change / self._limit)
-        return images + change
+        return change
 
 
 def _smoothed(images: Tensor) -> Tensor:
     """By 1/4, 1/2, 1/4 each way; the border repeats its edge."""
+    if images.dtype == torch.float32 and images.device.type == "cpu" and _is_plain():
+        return _smoothed_by_opencv(images)
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     rows = (padded[..., :-2] + padded[..., 2:]) / 4 + padded[..., 1:-1] / 2
     return (rows[..., :-2, :] + rows[..., 2:, :]) / 4 + rows[..., 1:-1, :] / 2
+
+
+def _smoothed_by_opencv(images: Tensor) -> Tensor:
+    """The same bits in a fourth of the time: these weights multiply without rounding."""
+    weights = np.array([0.25, 0.5, 0.25], np.float32)
+    smoothed = torch.empty_like(images, memory_format=torch.channels_last)
+    for image, out in zip(images.movedim(1, -1).contiguous(), smoothed.movedim(1, -1), strict=True):
+        cv2.sepFilter2D(
+            image.numpy(), -1, weights, weights, out.numpy(), borderType=cv2.BORDER_REPLICATE
+        )
+    return smoothed
+
+
+def _is_plain() -> bool:
+    """Whether nothing differentiates or traces what is computed now."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return not (traced or torch.is_grad_enabled())
+
+
+def _beside(images: Tensor, noise: Tensor) -> Tensor:
+    """As `torch.cat` of channels, in channels_last memory, which one flat channel hides from it."""
+    return torch.cat([images.movedim(1, -1), noise.movedim(1, -1)], dim=-1).movedim(-1, 1)
 
 
 def _unshuffle(images: Tensor, factor: int) -> Tensor:
     """Blocks of pixels as channels: (B, C, H, W) -> (B, f f C, H/f, W/f).
 
     As `F.pixel_unshuffle`, but the place in the block comes before the channel: in channels_last
-    memory that moves whole pixels and is five times as fast.
+    memory that moves whole pieces of a row and is several times as fast.
     """
     batch, channels, height, width = images.shape
     rows, columns = height // factor, width // factor
-    blocks = images.movedim(1, -1).reshape(batch, rows, factor, columns, factor, channels)
-    return blocks.transpose(2, 3).reshape(batch, rows, columns, -1).movedim(-1, 1)
+    pieces = images.movedim(1, -1).reshape(batch, rows, factor, columns, factor * channels)
+    return torch.cat(pieces.unbind(2), dim=-1).movedim(-1, 1)
 
 
 def _shuffle(images: Tensor, factor: int) -> Tensor:
