@@ -10,6 +10,9 @@ curve is monotone per channel and so cannot move an edge.
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,6 +23,8 @@ LEVELS = 256
 
 QUANTILES = 64
 """Quantiles kept per channel of a reference photo."""
+
+Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def histogram(image: Tensor, seen: Tensor | None = None) -> Tensor:
@@ -72,12 +77,7 @@ def apply_curve(image: Tensor, curve: Tensor) -> Tensor:
     """An image through a curve: (C, H, W), (C, LEVELS) -> (C, H, W)."""
     position = (image * (LEVELS - 1)).clamp(0, LEVELS - 1).flatten(1)
     nearest = position.round().long()  # the level that the histogram counted it at
-    # What lies between levels passes with a gain of 1 at most, or flat areas would leave theirs.
-    rise = curve.diff(dim=1).clamp(max=1 / (LEVELS - 1))
-    gain = torch.minimum(
-        F.pad(rise, (1, 0), mode="replicate"), F.pad(rise, (0, 1), mode="replicate")
-    )
-    toned = curve.gather(1, nearest) + (position - nearest) * gain.gather(1, nearest)
+    toned = curve.gather(1, nearest) + (position - nearest) * _gain(curve).gather(1, nearest)
     return toned.view_as(image)
 
 
@@ -92,11 +92,54 @@ def matched(
         share: of the way there, in [0, 1]; below 1 a part of each contrast is kept for certain.
         seen: (H, W) bool, pixels whose tone counts; what alpha hides has none.
     """
-    curve = tone_curve(histogram(image, seen), reference)
-    levels = torch.linspace(0, 1, LEVELS, device=image.device)
-    curve = torch.lerp(levels.expand_as(curve), curve, share)
+    if image.device.type == "cpu":
+        return _matched_by_tables(image, reference, share, seen)
+    curve = _shared(tone_curve(histogram(image, seen), reference), share)
     channels = zip(image, curve, strict=True)  # one at a time: indices are of 64 bits
     return torch.stack([apply_curve(each[None], row[None])[0] for each, row in channels])
+
+
+def _matched_by_tables(
+    image: Tensor, reference: Tensor, share: float, seen: Tensor | None
+) -> Tensor:
+    """`matched`, the same bits: levels are indices of 8 bits, looked up in OpenCV's tables."""
+    position = (image.movedim(0, -1).contiguous() * (LEVELS - 1)).clamp_(0, LEVELS - 1)
+    nearest = position.round()
+    level = nearest.to(torch.uint8).numpy()  # (H, W, C)
+    curve = _shared(tone_curve(_counts(level, seen), reference), share)
+    toned = position.sub_(nearest).mul_(_looked_up(level, _gain(curve)))
+    return toned.add_(_looked_up(level, curve)).movedim(-1, 0)
+
+
+def _counts(level: Levels, seen: Tensor | None) -> Tensor:
+    """`histogram` of levels, (H, W, C) uint8."""
+    some = seen is not None and bool(seen.any())
+    mask = seen.numpy().view(np.uint8) if seen is not None and some else None
+    counts = [
+        cv2.calcHist([level], [channel], mask, [LEVELS], [0, LEVELS]).ravel()
+        for channel in range(level.shape[2])
+    ]
+    return torch.from_numpy(np.stack(counts))
+
+
+def _looked_up(level: Levels, table: Tensor) -> Tensor:
+    """(H, W, C) uint8 in tables (C, LEVELS) -> (H, W, C)."""
+    found = cv2.LUT(level, table.T.contiguous().numpy()[None])
+    return torch.from_numpy(found).view(level.shape)
+
+
+def _shared(curve: Tensor, share: float) -> Tensor:
+    """A curve that goes a share of the way."""
+    levels = torch.linspace(0, 1, LEVELS, device=curve.device)
+    return torch.lerp(levels.expand_as(curve), curve, share)
+
+
+def _gain(curve: Tensor) -> Tensor:
+    """How much of what lies between levels passes: 1 at most, or flat areas would leave theirs."""
+    rise = curve.diff(dim=1).clamp(max=1 / (LEVELS - 1))
+    return torch.minimum(
+        F.pad(rise, (1, 0), mode="replicate"), F.pad(rise, (0, 1), mode="replicate")
+    )
 
 
 def pick(bank: Tensor, seed: int) -> Tensor:

@@ -164,3 +164,27 @@ def test_seeds_reach_every_photo_of_the_bank():
     picked = {int(tone.pick(bank, seed)[0, 0]) for seed in range(200)}
 
     assert picked == set(range(8))
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=seeds,
+    channels=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    share=st.floats(0, 1),
+    levels=st.sampled_from([1, 255, 1000]),
+    masked=st.booleans(),
+    planar=st.booleans(),
+)
+def test_tables_give_the_bits_of_the_curve(seed, channels, size, share, levels, masked, planar):
+    image = (noise((channels, *size), seed) * levels).round() / levels
+    reference = noise((channels, tone.QUANTILES), seed + 1).sort().values
+    seen = noise(size, seed + 2) > 0.5 if masked else None
+    if not planar:
+        image = image[None].contiguous(memory_format=torch.channels_last)[0]
+    curve = tone.tone_curve(tone.histogram(image, seen), reference)
+    curve = torch.linspace(0, 1, tone.LEVELS).expand_as(curve).lerp(curve, share)
+
+    toned = tone.matched(image, reference, share, seen)
+
+    assert torch.equal(toned, tone.apply_curve(image, curve))
