@@ -48,8 +48,11 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
     if device.type == "cuda":
         has_units = bool(torch.version.hip) or torch.cuda.get_device_capability(device) >= (8, 0)
     else:
-        known: Mapping[str, bool] = getattr(
-            torch.cpu, "get_capabilities", dict
-        )()  # an older torch does not say
-        has_units = device.type == "cpu" and known.get("amx_bf16", False)
+        has_units = device.type == "cpu" and has_amx()
     return "bf16" if has_units else "fp32"
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies matrices of bf16; not, where an older torch cannot say."""
+    known: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return known.get("amx_bf16", False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,14 @@ def chunks(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         while part := file.read(CHUNK):
             yield part
+
+
+def sha256_of(path: Path) -> str:
+    """The hash of a file of this machine."""
+    digest = hashlib.sha256()
+    for part in chunks(path):
+        digest.update(part)
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager

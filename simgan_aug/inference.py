@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from simgan_aug import tone
+from simgan_aug.backends import Backend, backend_of
 from simgan_aug.config import Tone
-from simgan_aug.devices import resolve_device, resolve_precision
 from simgan_aug.errors import ConfigError, ImageError
-from simgan_aug.networks.contract import condition, halo, memory_per_pixel
+from simgan_aug.networks.contract import halo, memory_per_pixel
 from simgan_aug.pixels import Image, Pixels
 
 
@@ -38,6 +38,7 @@ class ImageRefiner:
         precision: "fp32"; "bf16", at most one grey level apart and several times as fast on a GPU
             and on a CPU with AMX; or "auto": bf16 on these, else fp32. A match after the network
             enlarges what is apart as it enlarges contrast.
+        backend: what runs the network: a name of `simgan_aug.backends`, or one that is made.
     """
 
     def __init__(
@@ -51,19 +52,20 @@ class ImageRefiner:
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
         precision: str = "auto",
+        backend: str | Backend = "torch",
     ) -> None:
         if max_workspace_mb < 1:
             raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
         Tone(match=match, share=share)  # refuses what is neither
-        self.device = resolve_device(device)
-        self.network: nn.Module = network.to(self.device)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network.eval().requires_grad_(False)
+        self.network: nn.Module = network.eval().requires_grad_(False)
+        if isinstance(backend, str):
+            backend = backend_of(backend, network, device, precision)
+        self.backend: Backend = backend
+        self.device, self.precision = backend.device, backend.precision
         self.channels = channels
         self.bank = None if bank is None else bank.to(self.device)
         self.match, self.share = match, share
         self.max_workspace_mb = max_workspace_mb
-        self.precision = resolve_precision(precision, self.device)
         self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
@@ -75,15 +77,25 @@ class ImageRefiner:
         device: str | torch.device = "auto",
         max_workspace_mb: int = 1024,
         precision: str = "auto",
+        backend: str | os.PathLike[str] = "torch",
     ) -> ImageRefiner:
         """The refiner of a checkpoint, by its path or by the name under which a plugin ships it.
 
+        Args:
+            path: of the file, or a name.
+            device, max_workspace_mb, precision: see the class.
+            backend: a name of `simgan_aug.backends`, or a folder that `simgan-aug export
+                --to openvino` has made of this refiner, whose precision it has.
+
         Raises:
             CheckpointError: the file is missing, damaged, of another version, or needs an absent
-                plugin.
+                plugin; or the backend is a folder of another refiner.
+            ConfigError: impossible settings.
+            DependencyError: the backend's library is not installed.
         """
         from simgan_aug import checkpoint
 
+        path = checkpoint.locate(path)
         loaded = checkpoint.load(path)
         refiner = cls(
             loaded.network,
@@ -91,9 +103,8 @@ class ImageRefiner:
             loaded.bank,
             loaded.config.tone.match,
             loaded.config.tone.share,
-            device=device,
             max_workspace_mb=max_workspace_mb,
-            precision=precision,
+            backend=backend_of(backend, loaded.network, device, precision, path),
         )
         refiner.provenance = loaded.provenance
         return refiner
@@ -176,13 +187,8 @@ class ImageRefiner:
         known = None if references is None else references * 2 - 1
         for place, inner, outer in self._tiles(*toned.shape[2:]):
             inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
-            extra = condition(
-                self.network,
-                None if noise is None else noise[..., *outer].to(self.device),
-                known,
-            )
-            with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
-                added = self.network(inputs, **extra) - inputs
+            seen = None if noise is None else noise[..., *outer].to(self.device)
+            added = self.backend.added(inputs, seen, known)
             change[..., *place] = added[..., *inner]
         return change.div_(2)  # from units of [-1, 1]
 

@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from simgan_aug import checkpoint, plugins
+from simgan_aug.backends import NAMES, backend_of, is_torch
 from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
-from simgan_aug.devices import resolve_device, resolve_precision
+from simgan_aug.devices import resolve_device
 from simgan_aug.errors import ConfigError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.pixels import Image
@@ -53,11 +54,13 @@ class SharedRefiner:
         device: "auto" is the device of a tensor that lies on a GPU; for all else CUDA where there
             is one, but the CPU in a worker of a `DataLoader`. Or what `torch.device` takes.
         precision: see `ImageRefiner`.
+        backend: see `ImageRefiner.load`.
         cache: "memory" (of each process), or a folder, which processes may share; None: no cache.
         cache_mb: MiB that the cache holds at most.
 
     Raises:
         CheckpointError: there is no such refiner, or it cannot be used here.
+        DependencyError: the backend's library is not installed.
         ConfigError: impossible settings. At a call: there is no such device, or CUDA is asked for
             after a fork.
     """
@@ -68,17 +71,21 @@ class SharedRefiner:
         *,
         device: str = "auto",
         precision: str = "auto",
+        backend: str | os.PathLike[str] = "torch",
         cache: str | os.PathLike[str] | None = None,
         cache_mb: int = 4096,
     ) -> None:
         self.path = Path(checkpoint.locate(refiner)).absolute()
-        checkpoint.load(self.path)  # a file that cannot be used is a mistake to hear of now
-        resolve_precision(precision, torch.device("cpu"))
+        # What cannot be used is a mistake to hear of now.
+        network = checkpoint.load(self.path).network
         if device != "auto":
             _parse(device)
+        place = "cpu" if is_torch(backend) else device  # of a GPU is asked at a call
+        backend_of(backend, network, place, precision, self.path)
         if cache_mb < 1:
             raise ConfigError(f"cache_mb must be 1 or more, got {cache_mb}")
         self.device, self.precision = device, precision
+        self.backend = str(backend) if backend in NAMES else str(Path(backend).absolute())
         self.cache = cache if cache in (None, MEMORY) else str(Path(cache).expanduser().absolute())
         self.cache_mb = cache_mb
         self._process = os.getpid()
@@ -105,6 +112,8 @@ class SharedRefiner:
         vars(self).update(state, _process=os.getpid(), _opened={})
 
     def _device(self, image: Image) -> torch.device:
+        if not is_torch(self.backend):
+            return torch.device("cpu")
         if self.device != "auto":
             return torch.device(self.device)
         first = image[0] if isinstance(image, (list, tuple)) and image else image
@@ -122,7 +131,7 @@ class SharedRefiner:
             status = self.path.stat() if self.path.exists() else None
             state = status and (status.st_mtime_ns, status.st_size, status.st_ino)
             self._opened[device] = _open(
-                self.path, state, device, self.precision, self.cache, self.cache_mb
+                self.path, state, device, self.precision, self.backend, self.cache, self.cache_mb
             )
         return self._opened[device]
 
@@ -185,10 +194,12 @@ def _open(
     state: tuple[int, int, int] | None,  # of the file: another one of this name is opened anew
     device: torch.device,
     precision: str,
+    backend: str,
     cache: str | None,
     cache_mb: int,
 ) -> Refiner:
-    refiner = ImageRefiner.load(path, resolve_device(device), precision=precision)
+    place = resolve_device(device)
+    refiner = ImageRefiner.load(path, place, precision=precision, backend=backend)
     if cache is None:
         return refiner
     if cache == MEMORY:
@@ -199,8 +210,8 @@ def _open(
 def _space(path: Path, refiner: ImageRefiner) -> str:
     """Names all that a cached result depends on, beside the image and its draws."""
     network = checkpoint.load(path).config.refiner.name
-    code = (torch.__version__, version("simgan-aug"), *plugins.provider("refiner", network))
-    how = f"{code} {refiner.device.type} {refiner.precision}"
+    code = (version("simgan-aug"), *plugins.provider("refiner", network))
+    how = f"{code} {refiner.device.type} {refiner.precision} {refiner.backend.identity}"
     return hashlib.sha256(path.read_bytes() + how.encode()).hexdigest()[:32]
 
 

@@ -26,6 +26,7 @@ LAYERS = [
     {"shared"},
     {"cache", "leash"},
     {"inference", "training", "rollback", "alarms", "audit", "realism"},
+    {"backends"},
     {"players"},
     {"state"},
     # wiring
@@ -35,7 +36,7 @@ LAYERS = [
     # contract
     {"hookspecs", "config"},
     # parts
-    {"folders", "geometry", "labels", "sheet"},
+    {"exported", "folders", "geometry", "labels", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"devices", "displacement", "ranks", "terms", "variety"},
     {"batch", "discovery", "factories", "files", "formats", "offers", "spans"},

@@ -134,7 +134,7 @@ def test_what_travels_is_a_name_and_no_weights(refiner_file, image, used, tmp_pa
     pickled = pickle.dumps(refiner)
 
     assert len(pickled) < 1000
-    assert b"torch" not in pickled
+    assert b"torch._" not in pickled  # where all tensors come from
     assert refiner_file.name.encode() in pickled
 
 

@@ -98,10 +98,9 @@ def machine() -> str:
 
 
 def _amx() -> str:
-    import torch
+    from simgan_aug.devices import has_amx
 
-    known: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
-    return "with AMX" if known.get("amx_bf16") else "without AMX"
+    return "with AMX" if has_amx() else "without AMX"
 
 
 def _version(name: str) -> str:

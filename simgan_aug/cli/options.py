@@ -45,6 +45,14 @@ class _Limit(click.ParamType[Any]):
 
 LIMIT = _Limit()
 
+BACKEND = click.option(
+    "--backend",
+    default="torch",
+    show_default=True,
+    metavar="NAME|FOLDER",
+    help="torch, torch-compile, openvino, or what simgan-aug export has written.",
+)
+
 MEMORY_ADVICE = "lower training.batch_size, data.crop, training.history or data.memory_mb"
 
 console = Console(stderr=True, highlight=False)

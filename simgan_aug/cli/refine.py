@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simgan_aug.cli.options import FILE, FOLDER, LIMIT, PLACE, console
+from simgan_aug.cli.options import BACKEND, FILE, FOLDER, LIMIT, PLACE, console
 
 
 @click.command()
@@ -52,6 +52,7 @@ from simgan_aug.cli.options import FILE, FOLDER, LIMIT, PLACE, console
 @click.option("--panoptic", type=FOLDER, help="PNGs of panoptic files. [beside each, its name]")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes. [GPU: 1, else cores]")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
+@BACKEND
 @click.option(
     "--engine", type=click.Choice(["local", "torchrun", "ray"]), default="local", show_default=True
 )

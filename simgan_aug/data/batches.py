@@ -52,6 +52,7 @@ class BatchRefiner:
         move: put the images on `device` first, and leave them there. False: they come out where
             they came in.
         precision: see `ImageRefiner`.
+        backend: see `ImageRefiner.load`.
         channel_order: "rgb" or "bgr".
         variants: refined forms that one image has; 0: a new one in each epoch.
         cache: "memory" or a folder; needs `variants`. For images on a CPU.
@@ -79,6 +80,7 @@ class BatchRefiner:
         device: str = "auto",
         move: bool = False,
         precision: str = "auto",
+        backend: str | os.PathLike[str] = "torch",
         channel_order: str = "rgb",
         variants: int = 0,
         cache: str | os.PathLike[str] | None = None,
@@ -97,6 +99,7 @@ class BatchRefiner:
             refiner,
             device=device if named else "auto",  # of an open one it says where to `move`
             precision=precision,
+            backend=backend,
             cache=cache,
             cache_mb=cache_mb,
         )

@@ -30,11 +30,10 @@ from simgan_aug.dataset.storage import (
     absolute,
     folder_of,
     is_address,
-    sha256_of,
 )
 from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.errors import ConfigError, DataError
-from simgan_aug.files import write_atomically
+from simgan_aug.files import sha256_of, write_atomically
 from simgan_aug.imagefile import MAX_PIXELS
 from simgan_aug.labels import Labels
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
 from simgan_aug.dataset.plan import REPORT, Settings
 from simgan_aug.dataset.splice import Rename, spliced
-from simgan_aug.dataset.storage import digest_of, read_json, sha256_of
+from simgan_aug.dataset.storage import digest_of, read_json
 from simgan_aug.errors import DataError
+from simgan_aug.files import sha256_of
 
 if TYPE_CHECKING:
     from simgan_aug.dataset.job import RefineJob

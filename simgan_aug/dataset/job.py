@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Iterator, Sequence
 from importlib import metadata
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from simgan_aug import checkpoint
+from simgan_aug.backends import NAMES, is_torch
 from simgan_aug.dataset import lock
 from simgan_aug.dataset.engines import ENGINES, engine_of
 from simgan_aug.dataset.finish import Summary, finish
@@ -36,10 +38,10 @@ from simgan_aug.dataset.storage import (
     absolute,
     folder_of,
     is_address,
-    sha256_of,
 )
 from simgan_aug.dataset.worker import Item, Outcome, set_aside
 from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
+from simgan_aug.files import sha256_of
 from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.labels import Labels
@@ -59,10 +61,11 @@ class RefineJob:
         out: folder of the result, or its address, apart from `images`; new, empty, or of an
             interrupted run of the same job.
         workers: processes that refine; 0: this one; None: one a GPU, else one a core.
-        device: "auto" or what `torch.device` takes.
+        device: "auto" or what `torch.device` takes; the CPU for a backend other than torch.
         engine: "local": this machine; "torchrun": this process is one of those that torchrun has
             started on one or more machines, which share the work; "ray": a Ray cluster, or one that
             is started here.
+        backend: see `ImageRefiner.load`.
         panoptic: folder of the PNG files of panoptic annotations; None: beside each annotation
             file, of its name without .json.
         settings: of `Settings`.
@@ -81,6 +84,7 @@ class RefineJob:
         workers: int | None = None,
         device: str = "auto",
         engine: str = "local",
+        backend: str | os.PathLike[str] = "torch",
         panoptic: Path | None = None,
         **settings: Any,
     ) -> None:
@@ -98,9 +102,12 @@ class RefineJob:
         self.masks = find_masks(self.annotations, panoptic)
         for folder in {folder.path for folder, _ in self.masks.values()}:
             _check_apart(folder, out)
+        if device == "auto" and not is_torch(backend):
+            device = "cpu"
         self.engine = engine_of(engine, device, workers)
         refiner = Path(checkpoint.locate(refiner))
-        self.info = self._described(refiner)
+        backend = backend if backend in NAMES else Path(backend).absolute()
+        self.info = self._described(refiner, backend)
         """All that the result depends on, as it stands in run.json."""
         self._check_out()
         self._task = Task(
@@ -110,6 +117,7 @@ class RefineJob:
             device=self.engine.device,
             threads=max(self.engine.threads, REMOTE if _is_remote(images, out) else 1),
             settings=dataclasses.asdict(self.settings),
+            backend=str(backend),
         )
         self.journal = Journal(self.target, len(self.planned), self.settings.policy)
         self.present = len(self.planned) - len(self.remaining())
@@ -214,9 +222,11 @@ class RefineJob:
         error = set_aside(item, error, self.source, self.target, self.settings, writer)
         return Outcome(number, image.file_name, "failed", error)
 
-    def _described(self, refiner: Path) -> dict[str, Any]:
-        loaded = ImageRefiner.load(refiner, "cpu")  # to know now that it can be
-        return {
+    def _described(self, refiner: Path, backend: str | os.PathLike[str]) -> dict[str, Any]:
+        place = "cpu" if is_torch(backend) else self.engine.device
+        loaded = ImageRefiner.load(refiner, place, backend=backend)  # to know now that it can be
+        other = {} if backend == "torch" else {"backend": loaded.backend.identity}
+        return other | {
             "annotations": {name: sha256_of(path) for name, path in self.annotations.items()},
             "refiner": {"sha256": sha256_of(refiner), "provenance": loaded.provenance},
             "settings": self.settings.result,

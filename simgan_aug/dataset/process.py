@@ -18,6 +18,7 @@ from typing import IO, Any
 
 import cv2
 
+from simgan_aug.backends import NAMES
 from simgan_aug.dataset.auditing import AuditTask
 from simgan_aug.dataset.plan import Settings
 from simgan_aug.dataset.storage import folder_of
@@ -45,12 +46,17 @@ class Task:
     device: str
     threads: int
     settings: dict[str, Any]
+    backend: str = "torch"
 
     def worker(self) -> Worker:
         """The worker, in this process."""
-        # Not bf16, which not every machine of a job rounds alike.
+        # Not bf16, which not every machine of a job rounds alike, unless the user has exported it.
         refiner = ImageRefiner.load(
-            self.refiner, self.device, max_workspace_mb=WORKSPACE_MB, precision="fp32"
+            self.refiner,
+            self.device,
+            max_workspace_mb=WORKSPACE_MB,
+            precision="fp32" if self.backend in NAMES else "auto",
+            backend=self.backend,
         )
         source, target = folder_of(self.images), folder_of(self.out)
         return Worker(refiner, source, target, Settings(**self.settings), self.threads)

@@ -247,11 +247,6 @@ def digest_of(folder: Folder, name: str) -> str:
         return ""
 
 
-def sha256_of(path: Path) -> str:
-    """The hash of a file of this machine."""
-    return sha256(LocalFolder(path.parent), path.name)
-
-
 def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:

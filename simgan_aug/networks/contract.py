@@ -13,6 +13,10 @@ plain attributes it may declare
     change_limit      grey levels (of 255) that it changes a pixel by at most, whatever its weights;
                       0: no bound
 
+A refiner may also come in three stages, `unfold(core(fold(images, noise), reference), images)`
+being what it adds to images. `core` is what other engines run (`simgan_aug.backends`): it takes any
+height and width, and nothing in it may depend on them but through the shapes of its convolutions.
+
 `simgan_aug.testing.check_refiner` holds a network to all of it.
 """
 

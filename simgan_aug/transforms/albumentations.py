@@ -46,6 +46,7 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         variants: refined forms that one image has; 0: a new one at every draw.
         cache: "memory" (of each worker) or a folder that workers share; needs `variants`.
         cache_mb: MiB that the cache holds at most.
+        backend: "torch", "torch-compile", "openvino" or a folder; see `ImageRefiner.load`.
 
     Targets:
         image, images, volume, volumes: (H, W), (H, W, 1), (H, W, 3) or with alpha, uint8 or float32
@@ -69,6 +70,7 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         variants: Any
         cache: Any
         cache_mb: Any
+        backend: Any
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         variants: int = 0,
         cache: str | os.PathLike[str] | None = None,
         cache_mb: int = 4096,
+        backend: str | os.PathLike[str] = "torch",
     ) -> None:
         self._own_seed = seed
         self._begun: tuple[int | None, np.random.Generator] | None = None
@@ -96,12 +99,17 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
             strength = tuple(strength)  # type: ignore[assignment]
         self._variety = Variety(strength, variants)
         self._refiner = SharedRefiner(
-            refiner, device=device, precision=precision, cache=cache, cache_mb=cache_mb
+            refiner,
+            device=device,
+            precision=precision,
+            backend=backend,
+            cache=cache,
+            cache_mb=cache_mb,
         )
         check_cache(cache, variants)
         self.refiner, self.strength, self.device = os.fspath(refiner), strength, device
         self.channel_order, self.seed, self.precision = channel_order, seed, precision
-        self.variants, self.cache_mb = variants, cache_mb
+        self.variants, self.cache_mb, self.backend = variants, cache_mb, os.fspath(backend)
         self.cache = None if cache is None else os.fspath(cache)
 
     def apply(self, img: Array, strength: float, seed: int, **_: Any) -> Array:

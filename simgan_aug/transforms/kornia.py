@@ -44,6 +44,7 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         keepdim: give (C, H, W) for (C, H, W), not (1, C, H, W).
         device: of a refiner given by name; see `SharedRefiner`.
         precision: of a refiner given by name; see `ImageRefiner`.
+        backend: of a refiner given by name; see `ImageRefiner.load`.
         dense: show the network all images of a batch, the others at strength 0, so that its input
             always has one shape.
 
@@ -67,18 +68,20 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         keepdim: bool = False,
         device: str = "auto",
         precision: str = "auto",
+        backend: str | os.PathLike[str] = "torch",
         dense: bool = False,
     ) -> None:
         check_probability(p)
         check_probability(p_batch, "p_batch")
         super().__init__(p=p, p_batch=p_batch, same_on_batch=same_on_batch, keepdim=keepdim)
         self._variety = Variety(strength)
-        self._refiner = as_refiner(refiner, device=device, precision=precision)
+        self._refiner = as_refiner(refiner, device=device, precision=precision, backend=backend)
         self.flags = {  # what kornia's repr shows
             "refiner": described(refiner),
             "strength": strength,
             "device": device,
             "precision": precision,
+            "backend": os.fspath(backend),
             "dense": dense,
         }
         self._handle = _registered(self)

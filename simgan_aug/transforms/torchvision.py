@@ -55,6 +55,7 @@ class Refine(v2.Transform):  # type: ignore[misc]
         strength: share of the change, in [0, 1]; or the two ends of a range to draw it from.
         device: of a refiner given by name: "auto" is the CPU in a worker; else see `SharedRefiner`.
         precision: of a refiner given by name; see `ImageRefiner`.
+        backend: of a refiner given by name; see `ImageRefiner.load`.
         variants: refined forms that one image has; 0: a new one at every draw.
         cache: "memory" (of each worker) or a folder that workers share; needs `variants`, and a
             refiner given by name.
@@ -79,6 +80,7 @@ class Refine(v2.Transform):  # type: ignore[misc]
         *,
         device: str = "auto",
         precision: str = "auto",
+        backend: str | os.PathLike[str] = "torch",
         variants: int = 0,
         cache: str | os.PathLike[str] | None = None,
         cache_mb: int = 4096,
@@ -88,12 +90,17 @@ class Refine(v2.Transform):  # type: ignore[misc]
         self._variety = Variety(strength, variants)
         check_cache(cache, variants)
         self._refiner = as_refiner(
-            refiner, device=device, precision=precision, cache=cache, cache_mb=cache_mb
+            refiner,
+            device=device,
+            precision=precision,
+            backend=backend,
+            cache=cache,
+            cache_mb=cache_mb,
         )
         # Public and plain, which is what the host's repr shows.
         self.refiner = described(refiner)
         self.p, self.strength, self.device, self.precision = p, strength, device, precision
-        self.variants, self.cache_mb = variants, cache_mb
+        self.variants, self.cache_mb, self.backend = variants, cache_mb, os.fspath(backend)
         self.cache = None if cache is None else os.fspath(cache)
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
