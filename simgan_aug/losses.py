@@ -8,14 +8,16 @@ prints.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError, ImageError
+from simgan_aug.twice import Twice
 
 FAINT = 0.04
 """Change a px, of a range of 2, that is grain and no edge: 5 levels of 255."""
@@ -181,11 +183,13 @@ def channel_mean(images: Tensor) -> Tensor:
 
 def blur(images: Tensor) -> Tensor:
     """psi: 5x5 binomial blur, which leaves fine grain free; (B, C, H, W)."""
-    from kornia.filters import filter2d_separable
-
-    kernel = images.new_tensor([[1, 4, 6, 4, 1]]) / 16
     mode = "reflect" if min(images.shape[2:]) > 2 else "replicate"
-    return cast(Tensor, filter2d_separable(images, kernel, kernel, border_type=mode))
+    padded = F.pad(images, (2, 2, 2, 2), mode=mode)
+    for axis in (3, 3, 2, 2):  # 1, 4, 6, 4, 1 is 1, 2, 1 twice
+        inner = padded.shape[axis] - 2
+        before, here, after = (padded.narrow(axis, start, inner) for start in range(3))
+        padded = (before + after) / 4 + here / 2
+    return padded
 
 
 def image_gradient(images: Tensor) -> Tensor:
@@ -201,17 +205,30 @@ def edge_direction(images: Tensor) -> Tensor:
     What `simgan_aug.displacement` measures, as a term to train with: it leaves tone and colour
     free, and grain fainter than `FAINT`, and holds contours where they are.
     """
-    smooth = blur(images)
+    smooth = blur(images.float().contiguous())  # sums over channels are slow in channels_last
     across = F.pad(smooth, (1, 1, 0, 0), mode="replicate")
     down = F.pad(smooth, (0, 0, 1, 1), mode="replicate")
     x = (across[..., 2:] - across[..., :-2]) / 2
     y = (down[..., 2:, :] - down[..., :-2, :]) / 2
-    cosine, sine = (x * x - y * y).sum(1, keepdim=True), (2 * x * y).sum(1, keepdim=True)
-    energy = (x * x + y * y).sum(1, keepdim=True)
-    side = 2 * (min(17, *images.shape[2:]) // 2) - 1
-    around = F.avg_pool2d(energy, max(1, side), 1, max(1, side) // 2, count_include_pad=False)
-    share = 1 / (energy + around / 2 + FAINT**2)
-    return torch.cat([cosine, sine], dim=1) * share
+    xx, yy, xy = ((a * b).sum(1, keepdim=True) for a, b in ((x, x), (y, y), (x, y)))
+    energy = xx + yy
+    share = 1 / (energy + _around(energy) / 2 + FAINT**2)
+    return torch.cat([xx - yy, 2 * xy], dim=1) * share
+
+
+def _around(values: Tensor) -> Tensor:
+    """Mean over the neighbours within 7 px that there are, or fewer in a small image."""
+    height, width = values.shape[2:]
+    reach = max(0, min(17, height, width) // 2 - 1)
+    with torch.autocast(values.device.type, enabled=False):
+        return _means(height, reach, values) @ values @ _means(width, reach, values).T
+
+
+def _means(length: int, reach: int, like: Tensor) -> Tensor:
+    """A matrix (length, length) whose product with values is their mean from -reach to reach."""
+    places = torch.arange(length, device=like.device)
+    near = ((places[:, None] - places).abs() <= reach).to(like.dtype)
+    return near / near.sum(1, keepdim=True)
 
 
 def _weights(r1: float, r2: float) -> tuple[float, float]:
@@ -226,7 +243,8 @@ def _scores(
     """Logits of both sides and the weighted penalties."""
     real = real.detach().requires_grad_(r1 > 0)
     refined = refined.detach().requires_grad_(r2 > 0)
-    on_refined, on_real = critic(refined).float(), critic(real).float()
+    with Twice() if r1 or r2 else contextlib.nullcontext():
+        on_refined, on_real = critic(refined).float(), critic(real).float()
     penalty = on_real.new_zeros(())
     if r1:
         penalty = penalty + r1 / 2 * gradient_penalty(on_real, real)

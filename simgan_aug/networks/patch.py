@@ -88,7 +88,7 @@ class Patch(nn.Module):
         ]
         layers: list[nn.Module] = []
         for convolution in convolutions:
-            layers += [spectral_norm(convolution) if spectral else convolution, nn.LeakyReLU(0.2)]
+            layers += [spectral_norm(convolution) if spectral else convolution, nn.LeakyReLU(0.2, inplace=True)]
         self.layers = nn.Sequential(*layers[:-1])  # the logits themselves are not squashed
 
     def forward(self, images: Tensor) -> Tensor:
@@ -97,4 +97,4 @@ class Patch(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2), nn.ReLU()]
+    return [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2), nn.ReLU(inplace=True)]
