@@ -22,7 +22,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on a device, images in channels_last memory."""
         weights, reference = (
-            None if t is None else t.to(device) for t in (self.weights, self.reference)
+            None if t is None else t.to(device, non_blocking=True)
+            for t in (self.weights, self.reference)
         )
         return Batch(images=_to(self.images, device), weights=weights, reference=reference)
 

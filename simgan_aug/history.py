@@ -24,7 +24,7 @@ class HistoryBuffer:
             raise ConfigError(f"a history holds 0 images or more, got {capacity}")
         self.capacity = capacity
         self.images: Tensor | None = None
-        """(size, C, H, W), allocated at the first batch."""
+        """(capacity, C, H, W) in channels_last memory, allocated at the first batch."""
         self.size = 0
 
     def mix(self, refined: Tensor, generator: torch.Generator) -> Tensor:
@@ -38,10 +38,15 @@ class HistoryBuffer:
         if self.size < half or half == 0:
             self._add(refined[half:], generator)
             return refined
-        chosen = torch.randperm(self.size, generator=generator)[:half].to(refined.device)
+        chosen = torch.randperm(self.size, generator=generator)[:half]
+        chosen = chosen.to(refined.device, non_blocking=True)
         mixed = torch.cat([refined[: len(refined) - half], self._held()[chosen]])
         self._add(refined[len(refined) - half :], generator)
         return mixed
+
+    def restore(self, images: Tensor | None, size: int) -> None:
+        """Hold what another held: its images, of which so many are filled."""
+        self.images, self.size = None if images is None else _laid_out(images.clone()), size
 
     def _held(self) -> Tensor:
         assert self.images is not None
@@ -51,10 +56,15 @@ class HistoryBuffer:
         if not self.capacity:
             return
         if self.images is None:
-            self.images = fresh.new_zeros((self.capacity, *fresh.shape[1:]))
+            self.images = _laid_out(fresh.new_zeros((self.capacity, *fresh.shape[1:])))
         room = min(self.capacity - self.size, len(fresh))
         self.images[self.size : self.size + room] = fresh[:room]
         self.size += room
         rest = fresh[room:][: self.size]
-        replaced = torch.randperm(self.size, generator=generator)[: len(rest)].to(fresh.device)
-        self.images[replaced] = rest
+        replaced = torch.randperm(self.size, generator=generator)[: len(rest)]
+        self.images[replaced.to(fresh.device, non_blocking=True)] = rest
+
+
+def _laid_out(images: Tensor) -> Tensor:
+    """As convolutions want them, whatever a file has made of it: a resumed run computes alike."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images

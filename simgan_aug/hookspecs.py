@@ -62,8 +62,10 @@ def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # typ
     """Factories of discriminators, `nn.Module`s from (B, C, H, W) in [-1, 1] to (B, 1, h, w).
 
     What comes out are unbounded logits of "refined". One that declares `takes_reference` is given
-    the tone of each image as further channels (`simgan_aug.networks.contract.with_tone`). Chosen by
-    `[discriminator]`; the factory takes `channels` and the options of that table.
+    the tone of each image as further channels (`simgan_aug.networks.contract.with_tone`). If it
+    declares `independent`, an image's logits depend on that image alone, and it may be shown real
+    and refined ones in one batch. Chosen by `[discriminator]`; the factory takes `channels` and the
+    options of that table.
     """
 
 

@@ -9,6 +9,7 @@ prints.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -23,7 +24,8 @@ FAINT = 0.04
 """Change a px, of a range of 2, that is grain and no edge: 5 levels of 255."""
 
 Critic = Callable[[Tensor], Tensor]
-"""A discriminator: (B, C, H, W) in [-1, 1] -> (B, 1, h, w) logits."""
+"""A discriminator: (B, C, H, W) in [-1, 1] -> (B, 1, h, w) logits. One whose attribute `independent`
+is true may be shown real and refined images at once."""
 
 FeatureTransform = Callable[[Tensor], Tensor]
 """psi in ||psi(x~) - psi(x)||_1: (B, C, H, W) in [-1, 1] -> (B, F, h, w)."""
@@ -68,7 +70,8 @@ class CrossEntropy:
 
     def discriminator(self, critic: Critic, refined: Tensor, real: Tensor) -> Tensor:
         """- sum log D(R(x)) - sum log(1 - D(y)) (eq. 2)."""
-        return self._towards(critic(refined), 1.0) + self._towards(critic(real), self.smoothing)
+        on_refined, on_real, _ = _scores(critic, refined, real)
+        return self._towards(on_refined, 1.0) + self._towards(on_real, self.smoothing)
 
     def _towards(self, logits: Tensor, target: float) -> Tensor:
         return F.binary_cross_entropy_with_logits(
@@ -220,14 +223,17 @@ def _around(values: Tensor) -> Tensor:
     """Mean over the neighbours within 7 px that there are, or fewer in a small image."""
     height, width = values.shape[2:]
     reach = max(0, min(17, height, width) // 2 - 1)
+    rows, columns = (_means(side, reach, values.device) for side in (height, width))
     with torch.autocast(values.device.type, enabled=False):
-        return _means(height, reach, values) @ values @ _means(width, reach, values).T
+        return rows @ values @ columns.T
 
 
-def _means(length: int, reach: int, like: Tensor) -> Tensor:
-    """A matrix (length, length) whose product with values is their mean from -reach to reach."""
-    places = torch.arange(length, device=like.device)
-    near = ((places[:, None] - places).abs() <= reach).to(like.dtype)
+@functools.lru_cache(maxsize=8)
+@torch.inference_mode(False)  # what is kept serves training too
+def _means(length: int, reach: int, device: torch.device) -> Tensor:
+    """(length, length): times values, their means over all places at most `reach` away."""
+    places = torch.arange(length, device=device)
+    near = ((places[:, None] - places).abs() <= reach).float()
     return near / near.sum(1, keepdim=True)
 
 
@@ -238,16 +244,20 @@ def _weights(r1: float, r2: float) -> tuple[float, float]:
 
 
 def _scores(
-    critic: Critic, refined: Tensor, real: Tensor, r1: float, r2: float
+    critic: Critic, refined: Tensor, real: Tensor, r1: float = 0, r2: float = 0
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits of both sides and the weighted penalties."""
-    real = real.detach().requires_grad_(r1 > 0)
-    refined = refined.detach().requires_grad_(r2 > 0)
-    with Twice() if r1 or r2 else contextlib.nullcontext():
-        on_refined, on_real = critic(refined).float(), critic(real).float()
-    penalty = on_real.new_zeros(())
-    if r1:
-        penalty = penalty + r1 / 2 * gradient_penalty(on_real, real)
-    if r2:
-        penalty = penalty + r2 / 2 * gradient_penalty(on_refined, refined)
+    """Logits of both sides and the weighted penalties; of both at once where that is the same."""
+    sizes = [len(refined), len(real)]
+    sides, rates = [refined.detach(), real.detach()], [r2, r1]
+    if getattr(critic, "independent", False) and r1 == r2:
+        sides, rates = [torch.cat(sides)], [r1]
+    for images, rate in zip(sides, rates, strict=True):
+        images.requires_grad_(rate > 0)
+    with Twice() if any(rates) else contextlib.nullcontext():
+        logits = [critic(images).float() for images in sides]
+    penalty = logits[0].new_zeros(())
+    for images, scores, rate in zip(sides, logits, rates, strict=True):
+        if rate:
+            penalty = penalty + rate / len(sides) * gradient_penalty(scores, images)
+    on_refined, on_real = torch.cat(logits).split(sizes)
     return on_refined, on_real, penalty

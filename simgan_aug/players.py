@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from simgan_aug.batch import Batch
 from simgan_aug.config import Training
+from simgan_aug.descent import Descent
 from simgan_aug.devices import resolve_precision
-from simgan_aug.errors import ConfigError, DivergenceError
+from simgan_aug.errors import ConfigError
 from simgan_aug.history import HistoryBuffer
 from simgan_aug.losses import AdversarialLoss
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.state import TrainingState
-from simgan_aug.terms import TOTAL, in_total
+from simgan_aug.terms import TOTAL
 
 Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(refined, synthetic, weights) -> the weighted term of eq. 1, a scalar."""
@@ -55,7 +56,7 @@ class Players:
         self.draws = torch.Generator()
         self.share_draws = [torch.Generator() for _ in state.own_shares]
         sums = getattr(loss, "reduction", "mean") == "sum"
-        self.part = 1.0 if sums else 1 / state.shares  # of a share's loss in that of the batch
+        self.descent = Descent(state, part=1.0 if sums else 1 / state.shares)
 
     def begin(self, step: int) -> None:
         """Derive the step's draws from its number, and set its learning rates."""
@@ -69,14 +70,18 @@ class Players:
             rate = getattr(self.config, f"{name}_rate") * self.state.scalars["rate"]
             optimizer.param_groups[0]["lr"] = rate * self.config.decay_factor if decayed else rate
 
-    def update_refiner(self, adversarial: bool = True) -> dict[str, float]:
+    def update_refiner(self, adversarial: bool = True) -> None:
         """One step on L_R (eq. 4); in the warm-up on its second term alone."""
         with self._frozen(self.state.discriminator):
-            return in_total(self._descend("refiner", self._refiner_losses(adversarial)))
+            self.descent.update("refiner", self._refiner_losses(adversarial))
 
-    def update_discriminator(self) -> dict[str, float]:
+    def update_discriminator(self) -> None:
         """One step on L_D (eq. 2), half of the refined images from the history (section 2.3)."""
-        return self._descend("discriminator", self._discriminator_losses())
+        self.descent.update("discriminator", self._discriminator_losses())
+
+    def end(self) -> dict[str, float]:
+        """The losses of all updates since `begin`; raises as `Descent.end`."""
+        return self.descent.end()
 
     def _refiner_losses(self, adversarial: bool) -> Iterator[dict[str, Tensor]]:
         """Of each share of the next batch."""
@@ -117,35 +122,6 @@ class Players:
                 loss = self.loss.discriminator(self.state.discriminator, refined, share.real)
             yield {"discriminator": loss}
 
-    def _descend(self, player: str, losses: Iterator[Mapping[str, Tensor]]) -> dict[str, float]:
-        """One step down the gradient of the losses, summed over the shares of all ranks."""
-        optimizer, totals = self.state.optimizers[player], dict[str, Tensor]()
-        for of_share in losses:
-            if not totals:
-                optimizer.zero_grad(set_to_none=True)
-            weighted = {name: self.part * loss for name, loss in of_share.items()}
-            torch.autograd.backward(sum(weighted.values(), start=self._zero()))
-            for name, loss in weighted.items():
-                totals[name] = totals.get(name, self._zero()) + loss.detach()
-        weights = optimizer.param_groups[0]["params"]
-        gradients = [weight.grad for weight in weights if weight.grad is not None]
-        self.state.ranks.add([*gradients, *totals.values()])
-        values = {name: total.item() for name, total in totals.items()}
-        self._check_finite(player, values, gradients)
-        optimizer.step()
-        return values
-
-    def _check_finite(
-        self, player: str, values: Mapping[str, float], gradients: list[Tensor]
-    ) -> None:
-        found = {f"the {name} loss": value for name, value in values.items()}
-        if gradients:
-            norms = torch._foreach_norm(gradients)
-            found[f"the gradient of the {player}"] = torch.stack(norms).sum().item()
-        for what, value in found.items():
-            if not abs(value) < float("inf"):
-                raise DivergenceError(f"{what} is {value} in step {self.state.step + 1}")
-
     def _shares(self, with_real: bool) -> Iterator[_Share]:
         """This rank's shares of the next batch, for which as much is drawn as for the whole."""
         self.state.synthetic_batches += 1
@@ -162,7 +138,7 @@ class Players:
                 buffer.copy_(before)
             yield _Share(
                 synthetic.rows(*rows).to(self.device),
-                None if noise is None else noise[slice(*rows)].to(self.device),
+                None if noise is None else noise[slice(*rows)].to(self.device, non_blocking=True),
                 None if real is None else self._photos(real.rows(*rows)),
                 self.state.histories[place],
                 self.share_draws[place],
@@ -203,9 +179,6 @@ class Players:
                 "this discriminator takes a reference photo's tone: set tone.photos to 1 or more"
             )
         return with_tone(images, reference)
-
-    def _zero(self) -> Tensor:
-        return torch.zeros((), device=self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

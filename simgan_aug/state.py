@@ -139,8 +139,7 @@ class TrainingState:
             raise ValueError(f"{len(held)} histories, where there are {self.shares} shares")
         device = next(self.refiner.parameters()).device
         for share, history in enumerate(self.histories):
-            history.images = None if held is None else held[share].to(device, copy=True)
-            history.size = size
+            history.restore(None if held is None else held[share].to(device), size)
 
 
 def _check_shares(shares: int, config: Training, networks: tuple[nn.Module, ...]) -> None:
@@ -169,7 +168,7 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     weights = [weight for network in networks for weight in network.parameters()]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(weights, lr=rate)
+        return torch.optim.SGD(weights, lr=rate, fused=True)
     return torch.optim.Adam(weights, lr=rate, betas=config.betas, fused=True)
 
 

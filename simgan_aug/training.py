@@ -74,19 +74,19 @@ def train(
     players = Players(state, loss, regularization, synthetic, real, config)
     while state.step < config.refiner_warmup + config.discriminator_warmup + config.steps:
         players.begin(state.step)
-        losses: dict[str, float] = {}
         if state.step < config.refiner_warmup:
             phase = "refiner warm-up"
-            losses |= players.update_refiner(adversarial=False)
+            players.update_refiner(adversarial=False)
         elif state.step < config.refiner_warmup + config.discriminator_warmup:
             phase = "discriminator warm-up"
-            losses |= players.update_discriminator()
+            players.update_discriminator()
         else:
             phase = "adversarial"
             for _ in range(config.refiner_updates):  # K_g
-                losses |= players.update_refiner()
+                players.update_refiner()
             for _ in range(config.discriminator_updates):  # K_d
-                losses |= players.update_discriminator()
+                players.update_discriminator()
+        losses = players.end()
         if phase != "discriminator warm-up":
             state.average.update_parameters(state.refiner)
         state.step += 1

@@ -28,6 +28,7 @@ LAYERS = [
     {"inference", "training", "rollback", "alarms", "audit", "realism"},
     {"backends"},
     {"players"},
+    {"descent"},
     {"state"},
     # wiring
     {"checkpoint"},
@@ -39,7 +40,7 @@ LAYERS = [
     {"exported", "folders", "geometry", "labels", "sheet"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"devices", "displacement", "ranks", "terms", "variety"},
-    {"batch", "discovery", "factories", "files", "formats", "offers", "spans"},
+    {"batch", "discovery", "factories", "files", "formats", "offers", "spans", "twice"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""

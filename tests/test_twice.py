@@ -44,7 +44,9 @@ def test_values_and_derivatives_are_those_of_torch(form, images):
     with Twice():
         assert torch.equal(layer(images), F.conv2d(images, layer.weight, layer.bias, **form))
     for ours, its in zip(
-        of_penalty(layer, images, Twice()), of_penalty(layer, images, torch.enable_grad()), strict=True
+        of_penalty(layer, images, Twice()),
+        of_penalty(layer, images, torch.enable_grad()),
+        strict=True,
     ):
         torch.testing.assert_close(ours, its)
 

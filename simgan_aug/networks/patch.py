@@ -35,6 +35,7 @@ class PaperPatch(nn.Module):
             raise ConfigError(f"form must be 'eyes' or 'hands', got {form!r}")
         eyes = form == "eyes"
         self.receptive_field = 23 if eyes else 71
+        self.independent = True
         self.layers = nn.Sequential(
             *_conv(channels, 96, kernel=3 if eyes else 7, stride=2 if eyes else 4),
             *_conv(96, 64, kernel=3 if eyes else 5, stride=2),
@@ -65,6 +66,7 @@ class Patch(nn.Module):
     """
 
     receptive_field = 26
+    independent = True
 
     def __init__(
         self,
@@ -88,7 +90,10 @@ class Patch(nn.Module):
         ]
         layers: list[nn.Module] = []
         for convolution in convolutions:
-            layers += [spectral_norm(convolution) if spectral else convolution, nn.LeakyReLU(0.2, inplace=True)]
+            layers += [
+                spectral_norm(convolution) if spectral else convolution,
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
         self.layers = nn.Sequential(*layers[:-1])  # the logits themselves are not squashed
 
     def forward(self, images: Tensor) -> Tensor:
@@ -97,4 +102,7 @@ class Patch(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2), nn.ReLU(inplace=True)]
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2),
+        nn.ReLU(inplace=True),
+    ]
