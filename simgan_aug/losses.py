@@ -24,8 +24,9 @@ FAINT = 0.04
 """Change a px, of a range of 2, that is grain and no edge: 5 levels of 255."""
 
 Critic = Callable[[Tensor], Tensor]
-"""A discriminator: (B, C, H, W) in [-1, 1] -> (B, 1, h, w) logits. One whose attribute `independent`
-is true may be shown real and refined images at once."""
+"""A discriminator: (B, C, H, W) in [-1, 1] -> (B, 1, h, w) logits.
+
+One with a true attribute `independent` may be shown real and refined images at once."""
 
 FeatureTransform = Callable[[Tensor], Tensor]
 """psi in ||psi(x~) - psi(x)||_1: (B, C, H, W) in [-1, 1] -> (B, F, h, w)."""

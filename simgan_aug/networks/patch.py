@@ -90,10 +90,8 @@ class Patch(nn.Module):
         ]
         layers: list[nn.Module] = []
         for convolution in convolutions:
-            layers += [
-                spectral_norm(convolution) if spectral else convolution,
-                nn.LeakyReLU(0.2, inplace=True),
-            ]
+            layers.append(spectral_norm(convolution) if spectral else convolution)
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
         self.layers = nn.Sequential(*layers[:-1])  # the logits themselves are not squashed
 
     def forward(self, images: Tensor) -> Tensor:
