@@ -7,7 +7,7 @@ from the first of a step that is not, none changes a weight any more; then the s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -72,9 +72,7 @@ class Descent:
                 losses[name] = value
         return in_total(losses)
 
-    def _look_at(
-        self, player: str, losses: Mapping[str, Tensor], gradients: Sequence[Tensor]
-    ) -> None:
+    def _look_at(self, player: str, losses: Mapping[str, Tensor], gradients: list[Tensor]) -> None:
         told = [(name, f"the {name} loss", value) for name, value in losses.items()]
         if gradients:
             norm = torch.stack(torch._foreach_norm(gradients)).sum()

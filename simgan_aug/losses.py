@@ -260,5 +260,5 @@ def _scores(
     for images, scores, rate in zip(sides, logits, rates, strict=True):
         if rate:
             penalty = penalty + rate / len(sides) * gradient_penalty(scores, images)
-    on_refined, on_real = torch.cat(logits).split(sizes)
+    on_refined, on_real = torch.split(torch.cat(logits), sizes)
     return on_refined, on_real, penalty

@@ -1,8 +1,9 @@
-"""Convolutions whose gradient is differentiated once more, as a gradient penalty asks for.
+"""Layers whose gradient is differentiated once more, as a gradient penalty asks for.
 
 torch finds the gradient of a gradient by a convolution's weight with a convolution whose kernel is
 as large as the image. It is an ordinary weight gradient, for which there are fast ways: on a CPU
 with AMX five times as fast. The same remedy: `conv2d_gradfix` of Karras et al., arXiv:2006.06676.
+And of a leaky ReLU, whose second derivative is nothing, torch adds up zeros.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 IMAGES, WEIGHT, CHANGE = range(3)
@@ -23,10 +25,10 @@ on for ever."""
 
 
 class Twice(TorchFunctionMode):
-    """Within it, `torch.conv2d` has a gradient that is quickly differentiated again.
+    """Within it, `torch.conv2d` and `F.leaky_relu` have a gradient that is quickly differentiated.
 
-    Values and derivatives of any order are those of torch. A convolution that is not called as
-    `nn.Conv2d` calls it, or is padded to "same" or "valid", stays torch's own.
+    Values and derivatives of any order are those of torch. What is not called as `nn.Conv2d` and
+    `nn.LeakyReLU` call it, is padded to "same" or "valid", or works in place, stays torch's own.
     """
 
     def __torch_function__(
@@ -36,12 +38,15 @@ class Twice(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Ours in place of `torch.conv2d`; all else as it is."""
+        """Ours in place of these two; all else as it is."""
+        given = kwargs or {}
+        if func is F.leaky_relu and given.get("negative_slope", 0) and not given["inplace"]:
+            return _apply(_Bent, args[0], given["negative_slope"])
         if func is torch.conv2d and len(args) == 7 and torch.is_grad_enabled():
             images, _, _, _, padding, *_ = args
             if images.ndim == 4 and not isinstance(padding, str):
                 return _convolved(*args)
-        return func(*args, **(kwargs or {}))
+        return func(*args, **given)
 
 
 def _convolved(
@@ -102,8 +107,8 @@ def _made(
     for own, other in (tuple(others), tuple(reversed(others))):
         if others[own].requires_grad:
             roles = own, other, wanted
-            parts.append(_Part.apply(others[own], (others[other], value), form, roles))
-    return cast(Tensor, _Joined.apply((value,), *parts)) if parts else value
+            parts.append(_apply(_Part, others[own], (others[other], value), form, roles))
+    return _apply(_Joined, (value,), *parts) if parts else value
 
 
 class _Part(Function):
@@ -139,6 +144,43 @@ class _Joined(Function):
     def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
         """The same for all."""
         return None, *[change] * ctx.count
+
+
+class _Bent(Function):
+    """A leaky ReLU."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, slope: float) -> Tensor:
+        """The values bent."""
+        ctx.save_for_backward(values)
+        ctx.slope = slope
+        return F.leaky_relu(values, slope)
+
+    @staticmethod
+    def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
+        """Of the change alone: nothing depends on how large the values are."""
+        (values,) = ctx.saved_tensors
+        return _apply(_Slope, change, values.detach(), ctx.slope), None
+
+
+class _Slope(Function):
+    """The slope at each of the values, times a change."""
+
+    @staticmethod
+    def forward(ctx: Any, change: Tensor, values: Tensor, slope: float) -> Tensor:
+        """Linear in the change."""
+        ctx.save_for_backward(values)
+        ctx.slope = slope
+        return cast(Tensor, torch.ops.aten.leaky_relu_backward(change, values, slope, False))
+
+    @staticmethod
+    def backward(ctx: Any, change: Tensor) -> tuple[Tensor | None, ...]:
+        """The same of a change of the change."""
+        return _apply(_Slope, change, *ctx.saved_tensors, ctx.slope), None, None
+
+
+def _apply(function: type[Function], *arguments: Any) -> Tensor:
+    return cast(Tensor, function.apply(*arguments))  # type: ignore[no-untyped-call]
 
 
 def _pair(number: int | Sequence[int]) -> Sequence[int]:

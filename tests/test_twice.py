@@ -1,4 +1,4 @@
-"""Convolutions whose gradient is differentiated once more."""
+"""Layers whose gradient is differentiated once more."""
 
 import pytest
 import torch
@@ -26,6 +26,11 @@ def images():
 def convolution(form):
     torch.manual_seed(1)
     return nn.Conv2d(4, 6, 3, **form).double()
+
+
+def convolution_of(channels):
+    torch.manual_seed(2)
+    return nn.Conv2d(channels, 1, 3).double()
 
 
 def of_penalty(network, images, twice):
@@ -123,21 +128,27 @@ def test_it_computes_in_the_type_that_autocast_asks_for():
     assert layer.weight.grad.dtype == torch.float32
 
 
-def test_what_comes_out_may_be_changed_in_place(images):
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_comes_out_may_be_changed_in_place(inplace, images):
     layer = convolution(FORMS[0])
+    network = nn.Sequential(layer, nn.LeakyReLU(0.2, inplace), convolution_of(6))
 
-    def scores(inplace):
-        return lambda x: F.leaky_relu(layer(x), 0.2, inplace=inplace)
+    ours, its = (of_penalty(network, images, twice) for twice in (Twice(), torch.enable_grad()))
 
-    for network in (scores(True), scores(False)):
-        network.parameters = layer.parameters
-
-    ours, its = scores(True), scores(False)
-    ours.parameters = its.parameters = layer.parameters
-    for mine, theirs in zip(
-        of_penalty(ours, images, Twice()), of_penalty(its, images, torch.enable_grad()), strict=True
-    ):
+    for mine, theirs in zip(ours, its, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_a_leaky_relu_adds_no_zeros_to_a_penaltys_gradient(images):
+    images = images.detach().requires_grad_()
+    with Twice():
+        values = F.leaky_relu(images, 0.2, False).square()
+    (gradient,) = torch.autograd.grad(values.sum(), images, create_graph=True)
+
+    below = gradient.grad_fn.next_functions
+
+    assert type(gradient.grad_fn).__name__ == "_SlopeBackward"
+    assert [edge[0] is None for edge in below] == [False, True]
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])

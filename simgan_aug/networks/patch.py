@@ -90,8 +90,7 @@ class Patch(nn.Module):
         ]
         layers: list[nn.Module] = []
         for convolution in convolutions:
-            layers.append(spectral_norm(convolution) if spectral else convolution)
-            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            layers += [spectral_norm(convolution) if spectral else convolution, nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers[:-1])  # the logits themselves are not squashed
 
     def forward(self, images: Tensor) -> Tensor:
@@ -100,7 +99,4 @@ class Patch(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2),
-        nn.ReLU(inplace=True),
-    ]
+    return [nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2), nn.ReLU()]
