@@ -16,6 +16,10 @@ from simgan_aug.cli.options import FILE, FOLDER, console
 _IMAGES = click.option("--images", type=FOLDER, help="Photos. [examples/data/hands/real]")
 _REFINER = click.option("--refiner", type=FILE, help="Refiner file. [untrained, as fast]")
 _SIZE = click.option("--size", type=(int, int), default=(640, 480), show_default=True, help="Px.")
+_COUNT = click.option(
+    "--count", type=click.IntRange(min=1), default=48, show_default=True, help="Images."
+)
+_BACKEND = click.option("--backend", default="torch", show_default=True, help="Of the refiner.")
 _ROUNDS = click.option("--rounds", type=click.IntRange(min=1), default=7, show_default=True)
 _JSON = click.option("--json", "as_json", is_flag=True, help="For a program.")
 
@@ -30,7 +34,7 @@ def bench() -> None:
 @_REFINER
 @_SIZE
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
-@click.option("--count", type=click.IntRange(min=1), default=48, show_default=True, help="Images.")
+@_COUNT
 @_ROUNDS
 @_JSON
 def bench_loader(images: Path | None, as_json: bool, count: int, **settings: Any) -> None:
@@ -42,6 +46,62 @@ def bench_loader(images: Path | None, as_json: bool, count: int, **settings: Any
 
     with _place(images, settings["rounds"] + 1) as (folder, scratch, shown):
         _tell(loader(folder, scratch, images=count, progress=shown, **settings), as_json)
+
+
+@bench.command("train")
+@click.option("--data", type=FOLDER, help="Hands sample. [examples/data/hands]")
+@_ROUNDS
+@_JSON
+def bench_train(data: Path | None, as_json: bool, rounds: int) -> None:
+    """A step of the default training, against the same step written plainly in float32."""
+    from simgan_aug.bench.train import train
+
+    with _place(data, rounds) as (folder, scratch, shown):
+        _tell(train(data or folder.parent, scratch, rounds=rounds, progress=shown), as_json)
+
+
+@bench.command("refine")
+@_IMAGES
+@_REFINER
+@_BACKEND
+@_SIZE
+@_COUNT
+@_ROUNDS
+@_JSON
+def bench_refine(images: Path | None, as_json: bool, count: int, **settings: Any) -> None:
+    """The whole refine job, against the slower of JPEG alone and of the refiner alone."""
+    from simgan_aug.bench.refine import refine
+
+    with _place(images, settings["rounds"]) as (folder, scratch, shown):
+        _tell(refine(folder, scratch, images=count, progress=shown, **settings), as_json)
+
+
+@bench.command("cache")
+@_IMAGES
+@_REFINER
+@_SIZE
+@_COUNT
+@_ROUNDS
+@_JSON
+def bench_cache(images: Path | None, as_json: bool, count: int, **settings: Any) -> None:
+    """The second epoch from a cache, against no refiner."""
+    from simgan_aug.bench.cache import cache
+
+    with _place(images, settings["rounds"]) as (folder, scratch, shown):
+        _tell(cache(folder, scratch, images=count, progress=shown, **settings), as_json)
+
+
+@bench.command("mem")
+@_IMAGES
+@_REFINER
+@click.option("--workspace-mb", type=click.IntRange(min=1), default=1024, show_default=True)
+@_JSON
+def bench_mem(images: Path | None, as_json: bool, **settings: Any) -> None:
+    """Memory of refining images of three sizes, and of a loader's worker."""
+    from simgan_aug.bench.mem import mem
+
+    with _place(images, 11) as (folder, scratch, shown):
+        _tell(mem(folder, scratch, progress=shown, **settings), as_json)
 
 
 @contextmanager
