@@ -1,6 +1,7 @@
 """What must hold on a CUDA device; run with `pytest -m gpu` where there is one."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -59,6 +60,41 @@ def test_training_runs_on_a_gpu_and_its_losses_are_finite(precision):
 
     assert len(steps) == config.steps
     assert all(np.isfinite(list(step.losses.values())).all() for step in steps)
+
+
+def test_a_step_waits_for_the_gpu_once_for_its_losses_and_once_for_a_count():
+    config = Training(steps=3, batch_size=4, history=8)
+    images = torch.rand(4, 3, 32, 32) * 2 - 1
+    batches = iter(lambda: Batch(images=images), None)
+
+    def term(refined, synthetic, weights):
+        return 0.05 * self_regularization(refined, synthetic, weights=weights)
+
+    players = UnshuffleRefiner(3, features=16).cuda(), Patch(3, features=16).cuda()
+    steps = train(*players, Relativistic(), term, batches, batches, config)
+    next(steps)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        next(steps)
+        torch.cuda.set_sync_debug_mode("default")
+
+    waits = [each for each in told if "synchronizing CUDA operation" in str(each.message)]
+    assert len(waits) <= 2
+
+
+def test_a_penalty_has_the_gradient_that_it_has_on_a_cpu():
+    torch.manual_seed(0)
+    critic, refined, real = Patch(3, features=8), torch.rand(2, 3, 32, 32), torch.rand(2, 3, 32, 32)
+    Relativistic().discriminator(critic, refined, real).backward()
+    on_cpu = [weight.grad.clone() for weight in critic.parameters()]
+    critic.zero_grad()
+
+    Relativistic().discriminator(critic.cuda(), refined.cuda(), real.cuda()).backward()
+
+    for weight, expected in zip(critic.parameters(), on_cpu, strict=True):
+        torch.testing.assert_close(weight.grad.cpu(), expected, rtol=1e-2, atol=1e-4)
 
 
 def test_a_state_goes_from_a_gpu_to_a_cpu_and_back():
