@@ -1,17 +1,13 @@
 """What `simgan-aug new-plugin` writes is a plugin that works, from its tests to its removal."""
 
 import json
-import os
 import re
 import shlex
-import site
-import subprocess
-import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
+from venvs import Venv
 
 from simgan_aug import plugins
 from simgan_aug.cli import main
@@ -121,51 +117,6 @@ def test_the_template_is_in_the_wheel_whole():
         f"plugins/template/{file}": f"simgan_aug/plugin_template/{file}" for file in FILES
     }
     assert all((template() / file).is_file() for file in FILES)
-
-
-class Venv:
-    """An environment of its own that sees the packages of this one."""
-
-    def __init__(self, folder):
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
-        self.bin = folder / "bin"
-        (self.packages,) = folder.glob("lib/python*/site-packages")
-        seen = "".join(f"import site; site.addsitedir({p!r})\n" for p in site.getsitepackages())
-        (self.packages / "seen.pth").write_text(seen)
-
-    def run(self, *words, code=0):
-        """What a command prints; pip is that of this environment, told of the other one."""
-        path = os.pathsep.join([str(self.bin), os.environ["PATH"]])
-        own = {"simgan-aug": ["-m", "simgan_aug.cli"], "python": [], "pip": ["-m", "pip"]}
-        first = [sys.executable if words[0] == "pip" else self.bin / "python", *own[words[0]]]
-        if words[0] == "pip":
-            first += ["--python", self.bin / "python"]
-        ran = subprocess.run(
-            [*first, *words[1:]],
-            env={**os.environ, "PATH": path},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert ran.returncode == code, ran.stdout + ran.stderr
-        return ran.stdout if code == 0 else ran.stderr
-
-    def install(self, folder):
-        """As `pip install` of a folder, whose wheel is zipped here: hatchling may be missing."""
-        project = tomllib.loads((folder / "pyproject.toml").read_text())
-        about, name = project["project"], project["project"]["name"].replace("-", "_")
-        wheel, info = Path(f"{name}-{about['version']}-py3-none-any.whl"), f"{name}-0.1.0.dist-info"
-        points = about["entry-points"]["simgan_aug"].items()
-        head = f"Metadata-Version: 2.1\nName: {about['name']}\nVersion: {about['version']}\n"
-        with zipfile.ZipFile(wheel, "w") as archive:
-            for file in project["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]:
-                archive.write(folder / file, file)
-            archive.writestr(f"{info}/METADATA", head)
-            archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-            lines = "".join(f"{point} = {module}\n" for point, module in points)
-            archive.writestr(f"{info}/entry_points.txt", f"[simgan_aug]\n{lines}")
-            archive.writestr(f"{info}/RECORD", "")
-        self.run("pip", "install", "--quiet", "--no-deps", "--no-index", wheel)
 
 
 @pytest.fixture
