@@ -949,5 +949,5 @@ def test_the_tutorial_trains_a_refiner_that_is_offered_by_the_script_itself(tmp_
     ran = subprocess.run(command, capture_output=True, text=True, check=True)
 
     assert "the contract is kept" in ran.stdout
-    assert "grey levels added" in ran.stdout
+    assert "white (250, 250, 250) becomes [" in ran.stdout
     assert (tmp_path / "own" / "sheet.png").is_file()
