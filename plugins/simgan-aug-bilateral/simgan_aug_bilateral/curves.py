@@ -46,7 +46,8 @@ class CurvesRefiner(nn.Module):
         self.thumbnail = Thumbnail(channels, 4, features, noise_channels, takes_reference)
         self.head = nn.Linear(features, tables)
         sides = [levels if axis < channels else 1 for axis in (2, 1, 0)]  # blue, green, red
-        self.tables = nn.Parameter(torch.zeros(tables, channels, *sides))
+        self._shape = (channels, *sides)
+        self.tables = nn.Parameter(torch.zeros(tables, channels * levels**channels))
 
     def forward(
         self, images: Tensor, noise: Tensor | None = None, reference: Tensor | None = None
@@ -59,8 +60,8 @@ class CurvesRefiner(nn.Module):
             reference: (B, C, Q), quantiles of a real photo per channel, in [-1, 1].
         """
         weights = self.head(self.thumbnail(images, noise, reference).mean((2, 3))).float()
-        table = (weights[:, :, None] * self.tables.flatten(1)).sum(1)  # no matmul: bf16 is coarse
-        table = table.view(-1, *self.tables.shape[1:])
+        table = (weights[:, :, None] * self.tables).sum(1)  # no matmul, which may be one of bf16
+        table = table.view(-1, *self._shape)
 
         def colour(rows: Tensor, start: int) -> Tensor:
             places = F.pad(rows, (0, 0, 0, 0, 0, 3 - rows.shape[1]))  # grey: on one axis of three

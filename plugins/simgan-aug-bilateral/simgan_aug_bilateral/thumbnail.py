@@ -24,8 +24,7 @@ class Thumbnail(nn.Module):
         channels: of the image, 1 or 3.
         cells: height and width of the features; the thumbnail has 8 px for each.
         features: channels of the features.
-        noise_channels: of the noise, of which only each channel's mean is seen, scaled to be
-            standard normal at every image size: one draw per channel for the whole image.
+        noise_channels: of the noise, of which one number a channel is seen; see `pooled`.
         takes_reference: also see the tone (quantiles) of a real photo.
     """
 
@@ -51,11 +50,16 @@ class Thumbnail(nn.Module):
         found = self.layers(F.adaptive_avg_pool2d(images, self.side))
         known = [found.mean((2, 3))]
         if noise is not None:
-            known.append(noise.mean((2, 3)) * math.sqrt(noise.shape[2] * noise.shape[3]))
+            known.append(pooled(noise))
         if reference is not None:
             known.append(tone_levels(reference))
         whole = self.whole(torch.cat(known, dim=1))
         return F.relu(self.near(found) + whole[:, :, None, None])
+
+
+def pooled(noise: Tensor) -> Tensor:
+    """A number for each channel of noise, as standard normal as it: (B, n, H, W) -> (B, n)."""
+    return noise.mean((2, 3)) * math.sqrt(noise.shape[2] * noise.shape[3])
 
 
 def by_strips(colour: Callable[[Tensor, int], Tensor], images: Tensor) -> Tensor:
