@@ -41,7 +41,7 @@ class CutResNet(nn.Module):
         self.bytes_per_pixel = 4 * 8 * features
         wide = 4 * features
         self.layers = nn.Sequential(
-            nn.ReflectionPad2d(3),
+            _Reflected(3),
             *_normalised(nn.Conv2d(channels, features, 7)),
             *_normalised(nn.Conv2d(features, 2 * features, 3, padding=1)),
             _halved(),
@@ -52,7 +52,7 @@ class CutResNet(nn.Module):
             *_normalised(nn.Conv2d(wide, 2 * features, 3, padding=1)),
             nn.Upsample(scale_factor=2, mode="bilinear"),
             *_normalised(nn.Conv2d(2 * features, features, 3, padding=1)),
-            nn.ReflectionPad2d(3),
+            _Reflected(3),
             nn.Conv2d(features, channels, 7),
             nn.Tanh(),
         )
@@ -107,6 +107,14 @@ def start(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+class _Reflected(nn.ReflectionPad2d):
+    """In the precision that maps have; autocast would pad in float32, and what follows casts."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        with torch.autocast(maps.device.type, enabled=False):
+            return super().forward(maps)
+
+
 class _Normalised(nn.Module):
     """Each channel of each image to mean 0 and deviation 1 (instance normalisation)."""
 
@@ -120,13 +128,16 @@ class _Residual(nn.Module):
 
     def __init__(self, features: int) -> None:
         super().__init__()
-        self.first = nn.Conv2d(features, features, 3, padding=1, padding_mode="reflect")
-        self.second = nn.Conv2d(features, features, 3, padding=1, padding_mode="reflect")
-        self.normalised = _Normalised()
+        self.layers = nn.Sequential(
+            _Reflected(1),
+            *_normalised(nn.Conv2d(features, features, 3)),
+            _Reflected(1),
+            nn.Conv2d(features, features, 3),
+            _Normalised(),
+        )
 
     def forward(self, maps: Tensor) -> Tensor:
-        inner = F.relu(self.normalised(self.first(maps)))
-        return cast(Tensor, maps + self.normalised(self.second(inner)))
+        return cast(Tensor, maps + self.layers(maps))
 
 
 def _normalised(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -135,7 +146,7 @@ def _normalised(convolution: nn.Conv2d) -> tuple[nn.Module, nn.Module, nn.Module
 
 def _halved() -> nn.Module:
     """Every second px after a blur by 1/4, 1/2, 1/4 each way (Zhang, arXiv:1904.11486)."""
-    return nn.Sequential(nn.ReflectionPad2d(1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2))
+    return nn.Sequential(_Reflected(1), nn.AvgPool2d(2, stride=1), nn.AvgPool2d(2))
 
 
 def _conv4(inputs: int, outputs: int) -> nn.Conv2d:

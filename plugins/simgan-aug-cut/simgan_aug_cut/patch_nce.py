@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -31,7 +32,7 @@ class PatchNCE(nn.Module):
         refiner: whose layers these are; it is looked at, and not kept.
         channels: of the images.
         layers: of the refiner, by the names of `named_modules()`; none: up to five, evenly spaced,
-            of the convolutions that run first (half of all).
+            of those that run first (two thirds of all that give feature maps).
         places: drawn in each layer; all of a smaller one.
         width: of the heads.
         temperature: tau.
@@ -59,7 +60,7 @@ class PatchNCE(nn.Module):
         self.places, self.temperature = places, temperature
         self.flip_equivariance = flip_equivariance
         maps = _maps_of(refiner, channels)
-        self.layers = tuple(layers) or _first_convolutions(refiner, list(maps))
+        self.layers = tuple(layers) or _early(refiner, list(maps))
         for name in self.layers:
             if name not in maps:
                 raise ConfigError(
@@ -159,11 +160,11 @@ def _maps_of(refiner: nn.Module, channels: int) -> dict[str, int]:
     return {name: maps.shape[1] for name, maps in seen.items() if maps.ndim == 4}
 
 
-def _first_convolutions(refiner: nn.Module, names: list[str]) -> tuple[str, ...]:
-    all_of_them = [name for name in names if isinstance(refiner.get_submodule(name), nn.Conv2d)]
-    first = all_of_them[: max(1, len(all_of_them) // 2)]
-    step = max(1, len(first) // 5)
-    return tuple(first[::step][:5])
+def _early(refiner: nn.Module, names: list[str]) -> tuple[str, ...]:
+    """Up to five layers, evenly spaced; what a row of layers gives is what its last one gives."""
+    single = [each for each in names if not isinstance(refiner.get_submodule(each), nn.Sequential)]
+    first = single[: math.ceil(len(single) * 2 / 3)]
+    return tuple(first[:: math.ceil(len(first) / 5)])
 
 
 class _Enough(Exception):

@@ -302,7 +302,7 @@ def test_a_place_without_weight_pulls_at_no_pixel():
     ],
     ids=["resnet", "noise", "reference"],
 )
-def test_it_holds_any_refiner_that_is_made_of_convolutions(make):
+def test_it_holds_any_refiner_whose_layers_give_feature_maps(make):
     refiner = make()
     term = PatchNCE(refiner)
 
