@@ -9,6 +9,7 @@
     ├── TrainingError     training cannot go on
     │   └── DivergenceError   a loss, a gradient or a weight is not finite
     ├── OutputError       a result that cannot be written
+    ├── ExportError       a graph that does not compute what the refiner does
     └── DependencyError   a host library that cannot be imported (also an ImportError)
 
 Each message says what was expected, what came, and the way out.
@@ -64,6 +65,10 @@ class DivergenceError(TrainingError):
 
 class OutputError(SimganAugError):
     """A result cannot be written: the disk is full, the folder read-only or already in use."""
+
+
+class ExportError(SimganAugError):
+    """An exported graph's images are too far from the refiner's own."""
 
 
 class DependencyError(SimganAugError, ImportError):

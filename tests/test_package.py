@@ -23,7 +23,7 @@ LAYERS = [
     {"parts", "preview"},
     {"report", "dataset", "data", "transforms"},
     # use
-    {"shared"},
+    {"shared", "export"},
     {"cache", "leash"},
     {"inference", "training", "rollback", "alarms", "audit", "realism"},
     {"backends"},

@@ -53,7 +53,7 @@ def check_backend(wanted: str | os.PathLike[str]) -> None:
     Raises:
         ConfigError: lists the names.
     """
-    if wanted not in NAMES and not Path(wanted).is_dir():
+    if wanted not in NAMES and not (str(wanted) and Path(wanted).is_dir()):
         raise ConfigError(
             f"no backend {str(wanted)!r}{did_you_mean(str(wanted), NAMES)}; or the folder that "
             "simgan-aug export --to openvino has written"

@@ -26,6 +26,10 @@ class Ratio:
         """Of the ratios of all rounds."""
         return cls(statistics.median(ratios), min(ratios), max(ratios))
 
+    def times(self, factor: float) -> Ratio:
+        """Each of its figures by a factor."""
+        return Ratio(self.median * factor, self.low * factor, self.high * factor)
+
     def __str__(self) -> str:
         return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
 

@@ -16,6 +16,7 @@ import click
 from simgan_aug.cli.audit import audit
 from simgan_aug.cli.bench import bench
 from simgan_aug.cli.commands import CommandFailed, Commands
+from simgan_aug.cli.export import export
 from simgan_aug.cli.new_plugin import new_plugin
 from simgan_aug.cli.options import MEMORY_ADVICE
 from simgan_aug.cli.realism import realism
@@ -42,6 +43,7 @@ for command in (
     report,
     realism,
     study,
+    export,
     preview,
     plugins,
     new_plugin,

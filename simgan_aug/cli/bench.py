@@ -104,6 +104,51 @@ def bench_mem(images: Path | None, as_json: bool, **settings: Any) -> None:
         _tell(mem(folder, scratch, progress=shown, **settings), as_json)
 
 
+@bench.command("cpu")
+@_IMAGES
+@_REFINER
+@_SIZE
+@_ROUNDS
+@_JSON
+def bench_cpu(images: Path | None, as_json: bool, **settings: Any) -> None:
+    """CPU time of an image on one thread, ours by backend beside its peers.
+
+    Each variant keeps a process; they take turns, in an order reversed every round.
+    """
+    from simgan_aug.bench.cpu import cpu
+
+    with _place(images, settings["rounds"]) as (folder, scratch, shown):
+        _tell(cpu(folder, scratch, progress=shown, **settings), as_json)
+
+
+@bench.command("start")
+@_IMAGES
+@_REFINER
+@_SIZE
+@_ROUNDS
+@_JSON
+def bench_start(images: Path | None, as_json: bool, **settings: Any) -> None:
+    """CPU time and memory from the start of a process to its first image."""
+    from simgan_aug.bench.start import start
+
+    with _place(images, settings["rounds"]) as (folder, scratch, shown):
+        _tell(start(folder, scratch, progress=shown, **settings), as_json)
+
+
+@bench.command("exact")
+@_IMAGES
+@_REFINER
+@_SIZE
+@click.option("--count", type=click.IntRange(min=2), default=16, show_default=True, help="Images.")
+@_JSON
+def bench_exact(images: Path | None, as_json: bool, count: int, **settings: Any) -> None:
+    """Grey levels between backends and precisions: how far apart their images are."""
+    from simgan_aug.bench.exact import exact
+
+    with _place(images, count) as (folder, scratch, shown):
+        _tell(exact(folder, scratch, images=count, progress=shown, **settings), as_json)
+
+
 @contextmanager
 def _place(images: Path | None, rounds: int) -> Iterator[tuple[Path, Path, Any]]:
     """The photos, a folder that is removed, and what shows the rounds."""
