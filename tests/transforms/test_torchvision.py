@@ -516,7 +516,7 @@ def test_it_says_what_it_is(refiner_file, reference, tmp_path):
 
     assert repr(refine) == (
         f"Refine(refiner={refiner_file}, p=0.25, strength=(0.2, 1.0), device=cpu, precision=fp32, "
-        f"variants=3, cache_mb=5, cache={tmp_path / 'cache'})"
+        f"variants=3, cache_mb=5, backend=torch, cache={tmp_path / 'cache'})"
     )
     assert "refiner=ImageRefiner" in repr(Refine(reference))
 
