@@ -24,7 +24,8 @@ from torch import Tensor
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.inference import ImageRefiner, seeds_of, strengths_of
-from simgan_aug.pixels import Image, bytes_of, rows_of
+from simgan_aug.pixels import Image, bytes_of
+from simgan_aug.rows import rows_of
 
 _MAGIC = b"simgan1\n"
 _HEAD = len(_MAGIC) + 16

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from simgan_aug.errors import ConfigError
@@ -24,7 +26,7 @@ def resolve_device(wanted: str | torch.device) -> torch.device:
         return torch.device("cuda" if on_gpu else "cpu")
     try:
         device = torch.device(wanted)
-        torch.zeros(1, device=device).item()
+        _touch(device)
     except (RuntimeError, NotImplementedError, AssertionError):
         raise ConfigError(
             f"no device {str(wanted)!r} here; take 'auto', 'cpu', or 'cuda' where torch sees a GPU"
@@ -52,7 +54,24 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if has_units else "fp32"
 
 
+def uploaded(values: Tensor, device: torch.device) -> Tensor:
+    """A small tensor on a device, without a wait.
+
+    To a GPU it goes through page-locked memory: a copy from any other may wait until the GPU has
+    done all that was asked of it before.
+    """
+    if device.type != "cuda" or values.is_cuda:
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def has_amx() -> bool:
     """Whether this CPU multiplies matrices of bf16; not, where an older torch cannot say."""
     known: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return known.get("amx_bf16", False)
+
+
+@functools.cache  # it waits for the device
+def _touch(device: torch.device) -> None:
+    """Fails where there is no such device."""
+    torch.zeros(1, device=device).item()

@@ -11,12 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simgan_aug import tone
+from simgan_aug import noise, tone
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.config import Tone
+from simgan_aug.devices import uploaded
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.networks.contract import halo, memory_per_pixel
 from simgan_aug.pixels import Image, Pixels
+from simgan_aug.rows import in_batches
 
 
 class ImageRefiner:
@@ -63,7 +65,7 @@ class ImageRefiner:
         self.backend: Backend = backend
         self.device, self.precision = backend.device, backend.precision
         self.channels = channels
-        self.bank = None if bank is None else bank.to(self.device)
+        self.bank = None if bank is None else bank.cpu()  # a few numbers, picked by the CPU
         self.match, self.share = match, share
         self.max_workspace_mb = max_workspace_mb
         self._looked = False  # whether the range of floats on a GPU has been checked, once
@@ -135,11 +137,23 @@ class ImageRefiner:
         """
         if isinstance(image, (list, tuple)):
             seeds, strengths = seeds_of(seed, len(image)), strengths_of(strength, len(image))
-            return [
-                self._refine(each, [s], [share], channel_order)
-                for each, s, share in zip(image, seeds, strengths, strict=True)
-            ]
+            return self._refine_list(image, seeds, strengths, channel_order)
         return self._refine(image, seed, strength, channel_order)
+
+    def _refine_list(
+        self,
+        images: Sequence[Image],
+        seeds: Sequence[int],
+        strengths: Sequence[float],
+        channel_order: str,
+    ) -> list[Image]:
+        def refine(some: Image, rows: list[int]) -> Image:
+            drawn = [seeds[row] for row in rows], [strengths[row] for row in rows]
+            return self._refine(some, *drawn, channel_order)
+
+        if self.device.type == "cuda":
+            return in_batches(images, refine)
+        return [refine(image, [row]) for row, image in enumerate(images)]
 
     def _refine(
         self,
@@ -151,19 +165,23 @@ class ImageRefiner:
         # Floats on a GPU are looked at once only: each look waits for the GPU.
         pixels = Pixels(image, self.channels, channel_order, look=not self._looked)
         self._looked = True
-        colour, seen = pixels.colour(), pixels.seen()
-        seeds, strengths = seeds_of(seed, len(colour)), strengths_of(strength, len(colour))
+        count = pixels.shape[0]
+        seeds, strengths = seeds_of(seed, count), strengths_of(strength, count)
         parts = [
-            self._change(
-                colour[rows].to(self.device),
-                seeds[rows],
-                None if seen is None else seen[rows].to(self.device),
-            ).to(colour.device)
-            for rows in self._rows(colour)
+            self._refined(pixels.part(rows, self.device), seeds[rows], strengths[rows])
+            for rows in self._rows(*pixels.shape)
         ]
-        change = parts[0] if len(parts) == 1 else torch.cat([colour[:0], *parts])
-        del colour, parts  # of an 8K image each is 400 MB
-        return pixels.add(change.mul_(change.new_tensor(strengths)[:, None, None, None]))
+        return pixels.gathered(parts)
+
+    def _refined(self, pixels: Pixels, seeds: list[int], strengths: list[float]) -> Tensor:
+        """A part of a batch, as a tensor."""
+        seen = pixels.seen()
+        change = self._change(
+            pixels.colour().to(self.device), seeds, None if seen is None else seen.to(self.device)
+        )
+        share = uploaded(torch.tensor(strengths, dtype=change.dtype), self.device)
+        refined: Tensor = pixels.add(change.mul_(share[:, None, None, None]))
+        return refined
 
     @torch.no_grad()  # not inference_mode: a task network trains on what we return
     def _change(self, colour: Tensor, seeds: Sequence[int], seen: Tensor | None) -> Tensor:
@@ -172,7 +190,7 @@ class ImageRefiner:
         toned = colour
         if references is not None and self.match == "before":
             toned = self._matched(colour, references, [1.0] * len(seeds), seen)
-        change = self._texture(toned, references, self._noise(colour, seeds))
+        change = self._texture(toned, references, self._noise(seeds, *colour.shape[2:]))
         if toned is not colour:
             change.add_(toned).sub_(colour)
         if references is None or self.match != "after":
@@ -181,13 +199,13 @@ class ImageRefiner:
         shares = [tone.pick_share(self.share, seed) for seed in seeds]
         return self._matched(refined, references, shares, seen).sub_(colour)
 
-    def _texture(self, toned: Tensor, references: Tensor | None, noise: Tensor | None) -> Tensor:
+    def _texture(self, toned: Tensor, references: Tensor | None, grain: Tensor | None) -> Tensor:
         """What the network adds, tile by tile."""
         change = torch.empty_like(toned)
         known = None if references is None else references * 2 - 1
         for place, inner, outer in self._tiles(*toned.shape[2:]):
             inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
-            seen = None if noise is None else noise[..., *outer].to(self.device)
+            seen = None if grain is None else grain[..., *outer]
             added = self.backend.added(inputs, seen, known)
             change[..., *place] = added[..., *inner]
         return change.div_(2)  # from units of [-1, 1]
@@ -196,7 +214,7 @@ class ImageRefiner:
         """The tones that seeds draw, (N, C, Q) in [0, 1]."""
         if self.bank is None:
             return None
-        return torch.stack([tone.pick(self.bank, seed) for seed in seeds])
+        return uploaded(torch.stack([tone.pick(self.bank, seed) for seed in seeds]), self.device)
 
     def _matched(
         self,
@@ -206,26 +224,22 @@ class ImageRefiner:
         seen: Tensor | None,
     ) -> Tensor:
         """The images in these tones, each by its share."""
+        if images.is_cuda:  # all at once; a CPU has one image at a time in its cache
+            drawn = uploaded(torch.tensor(shares, dtype=torch.float32), self.device)
+            return tone.matched_together(images, references, drawn, seen)
         masks = [None] * len(images) if seen is None else list(seen)
-        drawn = zip(images, references, shares, masks, strict=True)
-        return torch.stack([tone.matched(*each) for each in drawn])
+        each = zip(images, references, shares, masks, strict=True)
+        return torch.stack([tone.matched(*one) for one in each])
 
-    def _noise(self, colour: Tensor, seeds: Sequence[int]) -> Tensor | None:
-        """Drawn on the CPU for the whole image: neither device nor tiles change the result."""
-        channels = getattr(self.network, "noise_channels", 0)
-        if not channels:
-            return None
-        generator = torch.Generator()
-        shape = (channels, *colour.shape[2:])
-        return torch.stack(
-            [torch.randn(shape, generator=generator.manual_seed(s % 2**63)) for s in seeds]
-        )
+    def _noise(self, seeds: Sequence[int], height: int, width: int) -> Tensor | None:
+        """For whole images: neither device nor tiles change the result."""
+        channels = int(getattr(self.network, "noise_channels", 0))
+        return noise.drawn(seeds, (channels, height, width), self.device) if channels else None
 
-    def _rows(self, colour: Tensor) -> Iterator[slice]:
+    def _rows(self, count: int, height: int, width: int) -> Iterator[slice]:
         """Slices of a batch that fit into the workspace together."""
-        pixels = colour.shape[2] * colour.shape[3]
-        size = max(1, self._budget() // pixels)
-        return (slice(start, start + size) for start in range(0, len(colour), size))
+        size = max(1, self._budget() // (height * width))
+        return (slice(start, start + size) for start in range(0, count, size))
 
     def _tiles(self, height: int, width: int) -> Iterator[tuple[Box, Box, Box]]:
         """Where a tile's result goes, where it lies in the tile, what of the image is seen."""

@@ -7,12 +7,15 @@ values: a change of zero gives back every bit, whatever the dtype.
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from simgan_aug.devices import uploaded
 from simgan_aug.errors import ConfigError, ImageError
 
 Image = Any  # np.ndarray | Tensor; the public annotation of what goes in and comes out alike
@@ -60,6 +63,36 @@ class Pixels:
         self._channels = channels
         self._reversed = channel_order == "bgr" and self._colours == 3
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Images, height and width."""
+        return self._native.shape[0], self._native.shape[2], self._native.shape[3]
+
+    def part(self, rows: slice, device: torch.device) -> Pixels:
+        """Some images of the batch, as a tensor (N, K, H, W) of its own.
+
+        A CUDA device gets them as they are: a uint8 is a fourth of a float32. From page-locked
+        memory it fetches them by itself. For any other device they stay where they are.
+        """
+        part = copy.copy(self)
+        part._native = self._native[rows]
+        if device.type == "cuda":
+            part._native = part._native.to(device, non_blocking=True)
+        part._image = part._native
+        return part
+
+    def gathered(self, parts: Sequence[Tensor]) -> Image:
+        """Parts of the batch, in order and maybe on a GPU, as the image that came."""
+        home = self._native.device
+        if len(parts) == 1:
+            whole = parts[0].to(home)
+        else:
+            moved = [part.to(home, non_blocking=part.is_cuda) for part in parts]
+            if home.type == "cpu" and any(part.is_cuda for part in parts):
+                torch.cuda.current_stream(parts[0].device).synchronize()
+            whole = torch.cat([self._native[:0], *moved])
+        return _from_nchw(whole, like=self._image)
+
     def colour(self) -> Tensor:
         """The colour channels, red first, as (N, channels, H, W) float32 in [0, 1]."""
         colour = self._native[:, : self._colours].to(torch.float32)
@@ -84,7 +117,8 @@ class Pixels:
             change = change.flip(1)
         if self._grey:
             # No einsum, which a host's autocast would compute in bf16.
-            change = (change * change.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+            luma = uploaded(torch.tensor(LUMA, dtype=change.dtype), change.device)
+            change = (change * luma[:, None, None]).sum(1, keepdim=True)
         working = torch.float64 if self._native.dtype == torch.float64 else torch.float32
         colour = self._native[:, : self._colours].to(working, copy=True)
         colour.add_(change.to(colour), alpha=self._scale).clamp_(0, self._scale)
@@ -158,13 +192,6 @@ def blend(old: np.ndarray[Any, Any], new: np.ndarray[Any, Any], share: Any) -> A
     if old.dtype.kind == "u":
         np.round(mixed, out=mixed)
     return np.where(share == 1, new, mixed.astype(old.dtype)).astype(old.dtype, copy=False)
-
-
-def rows_of(images: Image, rows: list[int]) -> Image:
-    """Some images of a list, or of a batch; a batch of which all are wanted is not copied."""
-    if isinstance(images, (list, tuple)):
-        return [images[row] for row in rows]
-    return images if len(rows) == len(images) else images[rows]
 
 
 def bytes_of(image: Image) -> np.ndarray[Any, np.dtype[np.uint8]]:

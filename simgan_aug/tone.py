@@ -99,6 +99,42 @@ def matched(
     return torch.stack([apply_curve(each[None], row[None])[0] for each, row in channels])
 
 
+def matched_together(
+    images: Tensor, references: Tensor, shares: Tensor, seen: Tensor | None = None
+) -> Tensor:
+    """`matched` for a batch on a GPU, for which nothing there is waited for.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        references: (N, C, QUANTILES).
+        shares: (N,).
+        seen: (N, H, W) bool.
+    """
+    count, channels = images.shape[:2]
+    counts = _histograms(images, seen).flatten(0, 1)  # (N C, LEVELS)
+    curves = tone_curve(counts, references.flatten(0, 1))
+    curves = _shared(curves, shares[:, None].expand(-1, channels).reshape(-1, 1))
+    of_channels = zip(images.unbind(1), curves.view(count, channels, LEVELS).unbind(1), strict=True)
+    return torch.stack([apply_curve(each, curve) for each, curve in of_channels], dim=1)
+
+
+def _histograms(images: Tensor, seen: Tensor | None) -> Tensor:
+    """`histogram` of each image, (N, C, LEVELS), by a count that needs no look at the values."""
+    channels = images.shape[1]
+    bins = channels * LEVELS
+    first = torch.arange(0, bins, LEVELS, device=images.device)[:, None, None]  # of each channel
+    levels = (images * (LEVELS - 1)).round_().clamp_(0, LEVELS - 1) + first
+
+    def counted(values: Tensor) -> Tensor:
+        return torch.stack([torch.histc(each, bins, -0.5, bins - 0.5) for each in values])
+
+    counts = counted(levels)
+    if seen is not None:
+        some = counted(torch.where(seen[:, None], levels, -1))  # -1 is in no bin
+        counts = torch.where(some.sum(1, keepdim=True) > 0, some, counts)
+    return counts.view(-1, channels, LEVELS)
+
+
 def _matched_by_tables(
     image: Tensor, reference: Tensor, share: float, seen: Tensor | None
 ) -> Tensor:
@@ -128,8 +164,8 @@ def _looked_up(level: Levels, table: Tensor) -> Tensor:
     return torch.from_numpy(found).view(level.shape)
 
 
-def _shared(curve: Tensor, share: float) -> Tensor:
-    """A curve that goes a share of the way."""
+def _shared(curve: Tensor, share: float | Tensor) -> Tensor:
+    """A curve that goes a share of the way; or curves, by (C, 1) of them."""
     levels = torch.linspace(0, 1, LEVELS, device=curve.device)
     return torch.lerp(levels.expand_as(curve), curve, share)
 

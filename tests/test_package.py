@@ -38,9 +38,11 @@ LAYERS = [
     {"hookspecs", "config"},
     # parts
     {"exported", "folders", "geometry", "labels", "sheet"},
+    {"rows"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
-    | {"devices", "displacement", "ranks", "terms", "variety"},
-    {"batch", "discovery", "factories", "files", "formats", "offers", "spans", "twice"},
+    | {"displacement", "ranks", "terms", "variety"},
+    {"batch", "devices", "discovery", "factories", "files", "formats", "noise", "offers", "spans"}
+    | {"twice"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -149,6 +149,39 @@ def bench_exact(images: Path | None, as_json: bool, count: int, **settings: Any)
         _tell(exact(folder, scratch, images=count, progress=shown, **settings), as_json)
 
 
+@bench.command("gpu")
+@_IMAGES
+@_SIZE
+@click.option("--batch", type=click.IntRange(min=2), default=16, show_default=True, help="Images.")
+@_ROUNDS
+@_JSON
+def bench_gpu(images: Path | None, as_json: bool, **settings: Any) -> None:
+    """Images per second on a GPU, and the share of what it can do at best.
+
+    The paper's network, ours and CycleGAN's, as they are and compiled, and the whole path of ours.
+    """
+    from simgan_aug.bench.gpu import gpu
+
+    with _place(images, settings["rounds"]) as (folder, scratch, shown):
+        _tell_or_skip(lambda: gpu(folder, scratch, progress=shown, **settings), as_json)
+
+
+@bench.command("loop")
+@_IMAGES
+@_REFINER
+@_SIZE
+@click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images.")
+@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True)
+@_ROUNDS
+@_JSON
+def bench_loop(images: Path | None, as_json: bool, **settings: Any) -> None:
+    """Whether a detector's training on a GPU notices that all of its images are refined."""
+    from simgan_aug.bench.loop import loop
+
+    with _place(images, settings["rounds"]) as (folder, scratch, shown):
+        _tell_or_skip(lambda: loop(folder, scratch, progress=shown, **settings), as_json)
+
+
 @contextmanager
 def _place(images: Path | None, rounds: int) -> Iterator[tuple[Path, Path, Any]]:
     """The photos, a folder that is removed, and what shows the rounds."""
@@ -165,3 +198,15 @@ def _place(images: Path | None, rounds: int) -> Iterator[tuple[Path, Path, Any]]
 def _tell(table: Any, as_json: bool) -> None:
     """Print a table, as the last thing that a command does."""
     click.echo(json.dumps(table.as_builtins(), indent=2) if as_json else table.as_text())
+
+
+def _tell_or_skip(made: Callable[[], Any], as_json: bool) -> None:
+    """A table, or in one line why there can be none here."""
+    from simgan_aug.bench.rounds import Skip
+
+    try:
+        table = made()
+    except Skip as why:
+        click.echo(json.dumps({"skipped": str(why)}) if as_json else f"skipped: {why}")
+    else:
+        _tell(table, as_json)

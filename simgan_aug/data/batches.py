@@ -22,8 +22,8 @@ from simgan_aug.pixels import (
     bytes_of,
     channels_last,
     check_channel_order,
-    rows_of,
 )
+from simgan_aug.rows import rows_of, with_rows
 from simgan_aug.shared import Refiner, as_refiner, check_cache
 from simgan_aug.variety import Form, Variety, check_probability, identity_of
 
@@ -156,7 +156,7 @@ class BatchRefiner:
         if self.guard is not None:
             labels = None if self.boxes is None else self.boxes(batch)
             refined = self._guarded(self.guard, images, rows, refined, labels)
-        return _with_rows(images, rows, refined)
+        return with_rows(images, rows, refined)
 
     def _guarded(
         self, guard: Guard, images: Any, rows: list[int], refined: Any, labels: Any
@@ -245,20 +245,6 @@ def _annotation(box: Any) -> Annotation:
     if len(sides) != 4:
         raise DataError(f"expected boxes of x, y, width and height, got {box!r}")
     return Annotation(image_id=0, bbox=sides)
-
-
-def _with_rows(images: Any, rows: list[int], refined: Any) -> Any:
-    """The images with some of them replaced."""
-    if isinstance(images, (list, tuple)):
-        changed = list(images)
-        for row, image in zip(rows, refined, strict=True):
-            changed[row] = image
-        return type(images)(changed)
-    if len(rows) == len(images):
-        return refined
-    whole = images.clone() if isinstance(images, Tensor) else images.copy()
-    whole[rows] = refined
-    return whole
 
 
 def _moved(images: Any, device: torch.device) -> Any:

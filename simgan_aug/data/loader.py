@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -131,7 +131,7 @@ def _ahead(
             if done is not None:
                 current = torch.cuda.current_stream(stream.device if stream else None)
                 current.wait_event(done)
-                _record(batch, current)
+                _record(_on_gpu(batch), current)
             yield batch
     finally:
         stopped.set()
@@ -143,19 +143,29 @@ def _refined_on(
 ) -> tuple[Any, torch.cuda.Event | None]:
     if stream is None:
         return refine(batch), None
+    given = list(_on_gpu(batch))
+    if given:  # they may still be made on the stream that the loader works on
+        stream.wait_stream(torch.cuda.current_stream(stream.device))
     with torch.cuda.stream(stream):
         refined = refine(batch)
+        _record(given, stream)
         return refined, stream.record_event()
 
 
-def _record(value: Any, stream: torch.cuda.Stream) -> None:
-    """Tell the allocator that a batch made on one stream is used on another."""
+def _record(tensors: Iterable[Tensor], stream: torch.cuda.Stream) -> None:
+    """Tell the allocator that what was made on one stream is used on another."""
+    for tensor in tensors:
+        tensor.record_stream(stream)
+
+
+def _on_gpu(value: Any) -> Iterator[Tensor]:
+    """The tensors of a batch that lie on a GPU."""
     if isinstance(value, Tensor):
         if value.is_cuda:
-            value.record_stream(stream)
+            yield value
     elif isinstance(value, (list, tuple)):
         for part in value:
-            _record(part, stream)
+            yield from _on_gpu(part)
     elif hasattr(value, "values"):
         for part in value.values():
-            _record(part, stream)
+            yield from _on_gpu(part)

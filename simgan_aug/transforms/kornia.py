@@ -22,6 +22,7 @@ import torch
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
+from simgan_aug.devices import uploaded
 from simgan_aug.shared import Refiner, as_refiner, described
 from simgan_aug.variety import Variety, check_probability
 
@@ -123,13 +124,13 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         refined, rows = images.clone(), picked.nonzero()[:, 0]
         if not len(rows):
             return refined
-        shown = slice(None) if dense else rows
+        shown, there = slice(None) if dense else rows, uploaded(rows, images.device)
         changed = self._refiner(
-            images[shown],
+            images if dense else images[there],  # an index on the CPU would wait for a GPU
             seed=seed[shown].tolist(),
             strength=(strength * picked)[shown].tolist(),
         )
-        refined[rows] = changed[rows] if dense else changed
+        refined[there] = changed[there] if dense else changed
         return refined
 
 
