@@ -167,11 +167,10 @@ class ImageRefiner:
         self._looked = True
         count = pixels.shape[0]
         seeds, strengths = seeds_of(seed, count), strengths_of(strength, count)
-        parts = [
+        return pixels.gathered(
             self._refined(pixels.part(rows, self.device), seeds[rows], strengths[rows])
             for rows in self._rows(*pixels.shape)
-        ]
-        return pixels.gathered(parts)
+        )
 
     def _refined(self, pixels: Pixels, seeds: list[int], strengths: list[float]) -> Tensor:
         """A part of a batch, as a tensor."""

@@ -8,7 +8,7 @@ values: a change of zero gives back every bit, whatever the dtype.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -81,16 +81,22 @@ class Pixels:
         part._image = part._native
         return part
 
-    def gathered(self, parts: Sequence[Tensor]) -> Image:
-        """Parts of the batch, in order and maybe on a GPU, as the image that came."""
-        home = self._native.device
-        if len(parts) == 1:
-            whole = parts[0].to(home)
+    def gathered(self, parts: Iterable[Tensor]) -> Image:
+        """Parts of the batch, in order and maybe on a GPU, as the image that came.
+
+        Each is fetched from a GPU while the next is made, and all are waited for once.
+        """
+        home, stream, moved = self._native.device, None, []
+        for part in parts:
+            moved.append(part.to(home, non_blocking=part.is_cuda))
+            if part.is_cuda and home.type == "cpu":
+                stream = torch.cuda.current_stream(part.device)
+        if stream is not None:
+            stream.synchronize()
+        if len(moved) == 1:
+            whole = moved[0].clone() if stream else moved[0]  # page-locked memory is not for users
         else:
-            moved = [part.to(home, non_blocking=part.is_cuda) for part in parts]
-            if home.type == "cpu" and any(part.is_cuda for part in parts):
-                torch.cuda.current_stream(parts[0].device).synchronize()
-            whole = torch.cat([self._native[:0], *moved])
+            whole = torch.cat(moved) if moved else self._native[:0]
         return _from_nchw(whole, like=self._image)
 
     def colour(self) -> Tensor:

@@ -1,19 +1,31 @@
 """What must hold on a CUDA device; run with `pytest -m gpu` where there is one."""
 
 import dataclasses
+import itertools
 import warnings
 
 import numpy as np
 import pytest
 import torch
 
+from simgan_aug import tone
 from simgan_aug.config import Training
+from simgan_aug.data import RefinedLoader
+from simgan_aug.history import HistoryBuffer
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.losses import Relativistic, self_regularization
 from simgan_aug.networks import Patch, UnshuffleRefiner
+from simgan_aug.state import TrainingState
 from simgan_aug.training import Batch, train
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("default"),  # torch's compiler warns of itself and of slow settings
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
+
+BACKENDS = pytest.mark.parametrize("backend", ["torch", "torch-compile"])
+PRECISIONS = pytest.mark.parametrize("precision", ["fp32", "bf16"])
 
 
 @pytest.fixture
@@ -21,12 +33,92 @@ def photos():
     return np.random.default_rng(0).integers(0, 256, (3, 67, 93, 3), dtype=np.uint8)
 
 
-def test_a_gpu_refines_as_a_cpu_does_to_one_grey_level(refiner_file, photos):
-    on_cpu = ImageRefiner.load(refiner_file, device="cpu")(photos, seed=5)
+@pytest.fixture
+def without_waits():
+    """Any wait for the GPU, within it, is an error."""
+    before = torch.cuda.get_sync_debug_mode()
+    yield lambda: torch.cuda.set_sync_debug_mode("error")
+    torch.cuda.set_sync_debug_mode(before)
 
-    on_gpu = ImageRefiner.load(refiner_file, device="cuda")(photos, seed=5)
 
-    assert np.abs(on_cpu.astype(int) - on_gpu).max() <= 1
+def apart(one, other):
+    """Grey levels, of 255."""
+    return np.abs(np.asarray(one).astype(int) - np.asarray(other)).max()
+
+
+def toning(device, match="after", channels=3, **options):
+    """A refiner with a tone step, the same on every device."""
+    generator = torch.Generator().manual_seed(0)
+    real = torch.rand(5, channels, 8, 8, generator=generator) / 2
+    bank = torch.stack([tone.quantiles(tone.histogram(photo)) for photo in real])
+    torch.manual_seed(0)
+    network = UnshuffleRefiner(channels, 2, 8, 1)
+    torch.nn.init.normal_(network.head.weight, std=0.1)
+    return ImageRefiner(network, channels, bank, match, device=device, **options)
+
+
+# Refining.
+
+
+@BACKENDS
+@PRECISIONS
+def test_a_gpu_refines_as_a_cpu_does_to_one_grey_level(refiner_file, photos, backend, precision):
+    on_cpu = ImageRefiner.load(refiner_file, "cpu", precision="fp32")(photos, seed=5)
+    refine = ImageRefiner.load(refiner_file, "cuda", precision=precision, backend=backend)
+
+    for _ in range(4):  # a graph is recorded by the second call and replayed by the third
+        assert apart(refine(photos, seed=5), on_cpu) <= 1
+
+
+def test_a_replayed_graph_leaves_earlier_results_alone(refiner_file, photos):
+    refine = ImageRefiner.load(refiner_file, "cuda", backend="torch-compile")
+    image = torch.from_numpy(photos).movedim(-1, 1).cuda()
+    for _ in range(3):
+        refine(image)
+
+    first = refine(image, seed=1)
+    kept = first.clone()
+    refine(255 - image, seed=2)
+
+    assert torch.equal(first, kept)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float16, torch.float64])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_kind_of_image_on_either_side_is_refined_alike(dtype, channels):
+    rng = np.random.default_rng(0)
+    full = {torch.uint8: 255, torch.uint16: 65535}.get(dtype, 1)
+    image = torch.from_numpy(rng.random((2, channels, 21, 34)) * full).to(dtype)
+    on_cpu, on_gpu = (toning(device, precision="fp32") for device in ("cpu", "cuda"))
+
+    expected = on_cpu(image, seed=3).double() * 255 / full
+    for place in ("cpu", "cuda"):
+        refined = on_gpu(image.to(place), seed=3)
+        assert (refined.dtype, refined.device.type) == (dtype, place)
+        assert (refined.cpu().double() * 255 / full - expected).abs().max() <= 1
+
+
+@pytest.mark.parametrize("match", ["before", "after"])
+def test_the_tone_step_is_that_of_a_cpu_for_what_is_seen_too(photos, match):
+    hidden = np.concatenate([photos, np.zeros_like(photos[..., :1])], axis=-1)
+    hidden[0, :20, :, 3] = 255
+    hidden[1, 5, 7, 3] = 1
+    for images in (photos, hidden):
+        on_cpu, on_gpu = (
+            toning(device, match, precision="fp32")(images, seed=9) for device in ("cpu", "cuda")
+        )
+        assert apart(on_cpu, on_gpu) <= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_the_levels_of_images_are_counted_as_on_a_cpu(channels):
+    images = torch.rand(4, channels, 300, 200)
+    seen = torch.rand(4, 300, 200) > torch.tensor([0.7, 0, 1, 0.99]).view(4, 1, 1)
+
+    counts = tone._histograms(images.cuda(), seen.cuda()).cpu()
+
+    each = zip(images, seen, strict=True)
+    assert torch.equal(counts, torch.stack([tone.histogram(*one) for one in each]))
 
 
 def test_a_tensor_stays_on_its_device(refiner_file):
@@ -37,16 +129,149 @@ def test_a_tensor_stays_on_its_device(refiner_file):
     assert refined.device == image.device
 
 
-def test_a_tile_equals_the_whole_to_zero_grey_levels(refiner_file, photos):
+def test_a_list_is_refined_as_its_images_are(refiner_file, photos):
+    refine = ImageRefiner.load(refiner_file, "cuda", precision="fp32")
+    images = [
+        photos[0],
+        photos[1][:40],
+        photos[2],
+        torch.from_numpy(photos[1]).movedim(-1, 0).cuda(),
+    ]
+
+    together = refine(images, seed=4)
+
+    for number, (image, refined) in enumerate(zip(images, together, strict=True)):
+        alone = refine(image, seed=4 + number)
+        assert type(alone) is type(refined)
+        assert (torch.as_tensor(alone).int() - torch.as_tensor(refined).int()).abs().max() <= 1
+
+
+def test_a_tile_equals_the_whole_to_one_grey_level(refiner_file, photos):
     large = np.tile(photos, (1, 12, 12, 1))
 
     whole = ImageRefiner.load(refiner_file, device="cuda", max_workspace_mb=8192)(large)
     tiled = ImageRefiner.load(refiner_file, device="cuda", max_workspace_mb=16)(large)
 
-    assert np.array_equal(whole, tiled)
+    # Convolutions of another shape may add up in another order: rarely, a value is rounded over.
+    assert apart(whole, tiled) <= 1
+    assert (whole != tiled).mean() < 0.01
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+# Waits and memory.
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_refining_tensors_on_the_gpu_waits_for_nothing(refiner_file, without_waits, backend, dtype):
+    refine = ImageRefiner.load(refiner_file, "cuda", backend=backend)
+    images = (torch.rand(4, 3, 64, 96, device="cuda") * 255).to(dtype)
+    images = images if dtype == torch.uint8 else images / 255
+    grey = images[:, :1].contiguous()
+    for _ in range(4):
+        refine(images), refine(grey), refine(list(images))
+
+    without_waits()
+
+    refine(images, seed=[4, 3, 2, 1], strength=[1, 0.5, 0.2, 0])
+    refine(grey)
+    refine(list(images))
+
+
+@pytest.mark.parametrize("match", ["before", "after"])
+def test_the_tone_step_waits_for_nothing(without_waits, match):
+    refine = toning("cuda", match)
+    images = torch.randint(256, (4, 4, 64, 96), dtype=torch.uint8, device="cuda")  # with alpha
+    for _ in range(3):
+        refine(images), refine(images[:, :3])
+
+    without_waits()
+
+    refine(images)
+    refine(images[:, :3])
+
+
+def test_refining_from_page_locked_memory_to_the_gpu_waits_for_nothing(refiner_file, without_waits):
+    refine = ImageRefiner.load(refiner_file, "cuda")
+    images = torch.randint(256, (4, 3, 64, 96), dtype=torch.uint8).pin_memory()
+    for _ in range(2):
+        refine(images.cuda())
+
+    without_waits()
+
+    refine(images.to("cuda", non_blocking=True))
+
+
+@pytest.mark.parametrize("p", [0.5, 1.0])
+def test_some_rows_of_a_batch_are_refined_without_a_wait(refiner_file, without_waits, p):
+    from simgan_aug.data import BatchRefiner
+
+    refine = BatchRefiner(refiner_file, p=p, device="cuda")
+    images = torch.rand(8, 3, 64, 96, device="cuda")
+    for _ in range(3):
+        refine(images)
+
+    without_waits()
+
+    assert refine(images).shape == images.shape
+
+
+def test_memory_stays_within_the_workspace():
+    refine = toning("cuda", max_workspace_mb=64, precision="fp32")
+    images = torch.randint(256, (8, 3, 1200, 1600), dtype=torch.uint8)
+    refine(images[:1])  # cuDNN and its workspace
+    torch.cuda.synchronize()
+    torch.cuda.empty_cache()
+    held = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+
+    refine(images)
+
+    pixels = 1200 * 1600  # of one image, whose floats lie there whole: colours, change, noise
+    peak = torch.cuda.max_memory_allocated() - held
+    assert peak <= 2 * 64 * 2**20 + 90 * pixels
+
+
+# Loaders.
+
+
+@BACKENDS
+def test_a_loader_on_a_stream_of_its_own_gives_what_refining_in_line_gives(refiner_file, backend):
+    images = torch.randint(256, (6, 4, 3, 64, 96), dtype=torch.uint8).pin_memory()
+    batches = [{"image": each, "image_id": list(range(4))} for each in images]
+    options = {"p": 0.5, "seed": 1, "backend": backend}
+
+    aside = []
+    for batch in RefinedLoader(batches, refiner_file, **options):
+        torch.rand(2000, 2000, device="cuda").matmul(torch.rand(2000, 2000, device="cuda"))
+        aside.append(batch["image"].clone())
+
+    in_line = RefinedLoader(batches, refiner_file, prefetch=False, **options)
+    for one, other in zip(aside, in_line, strict=True):
+        assert one.is_cuda
+        assert apart(one.cpu(), other["image"].cpu()) <= 1
+
+
+def test_a_loader_waits_for_batches_that_are_still_being_made_on_the_gpu(refiner_file):
+    def made():
+        for number in range(4):
+            late = torch.rand(3000, 3000, device="cuda")
+            for _ in range(20):
+                late = (late @ late).clamp_(0, 1)
+            yield {"image": torch.full((2, 3, 64, 96), number / 4, device="cuda") + 0 * late[0, 0]}
+
+    refine = ImageRefiner.load(refiner_file, "cuda")
+
+    aside = [batch["image"].clone() for batch in RefinedLoader(made(), refine, p=1)]
+
+    in_line = RefinedLoader(made(), refine, p=1, prefetch=False)
+    for one, other in zip(aside, in_line, strict=True):
+        assert (one - other["image"]).abs().max() * 255 <= 1
+
+
+# Training.
+
+
+@PRECISIONS
 def test_training_runs_on_a_gpu_and_its_losses_are_finite(precision):
     config = Training(steps=5, batch_size=4, history=8, precision=precision)
     images = torch.rand(4, 3, 32, 32) * 2 - 1
@@ -97,9 +322,36 @@ def test_a_penalty_has_the_gradient_that_it_has_on_a_cpu():
         torch.testing.assert_close(weight.grad.cpu(), expected, rtol=1e-2, atol=1e-4)
 
 
-def test_a_state_goes_from_a_gpu_to_a_cpu_and_back():
-    from simgan_aug.state import TrainingState
+def test_the_first_step_of_training_has_the_losses_of_a_cpu():
+    config = Training(steps=1, batch_size=4, history=8, precision="fp32")
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    told = []
 
+    def term(refined, synthetic, weights):
+        return self_regularization(refined, synthetic, weights=weights)
+
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(0)
+        players = UnshuffleRefiner(3, features=16).to(device), Patch(3, features=16).to(device)
+        batches = itertools.repeat(Batch(images=images))
+        (step,) = train(*players, Relativistic(), term, batches, batches, config)
+        told.append(step.losses)
+
+    assert told[1] == pytest.approx(told[0], rel=0.02, abs=1e-3)  # TF32, where a GPU has it
+
+
+def test_the_history_lies_on_the_gpu_and_mixes_as_on_a_cpu():
+    batches = torch.rand(5, 4, 3, 8, 8)
+    mixed = {}
+    for device in ("cpu", "cuda"):
+        history, generator = HistoryBuffer(6), torch.Generator().manual_seed(0)
+        mixed[device] = [history.mix(batch.to(device), generator).cpu() for batch in batches]
+
+    assert history.images.is_cuda
+    assert torch.equal(torch.stack(mixed["cpu"]), torch.stack(mixed["cuda"]))
+
+
+def test_a_state_goes_from_a_gpu_to_a_cpu_and_back():
     config = dataclasses.replace(Training(), history=8, batch_size=4)
     players = UnshuffleRefiner(3, features=16).cuda(), Patch(3, features=16).cuda()
     state = TrainingState(*players, config)
@@ -108,3 +360,16 @@ def test_a_state_goes_from_a_gpu_to_a_cpu_and_back():
     state.load(flat)
 
     assert all(parameter.is_cuda for parameter in state.averaged.parameters())
+
+
+# What `simgan-aug bench` prints.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["gpu", "loop"])
+def test_the_tables_can_be_made(capsys, command):
+    from simgan_aug.cli import main
+
+    sizes = ["--size", "128", "96", "--batch", "2", "--rounds", "1"]
+    assert main(["bench", command, *sizes]) == 0
+    assert "\ntake " in capsys.readouterr().out

@@ -434,3 +434,14 @@ def test_half_the_bits_are_mirrored_as_they_are():
 
     assert mirrored.dtype == torch.bfloat16
     assert torch.equal(mirrored, F.pad(images, (1, 1, 1, 1), mode="reflect"))
+
+
+@pytest.mark.parametrize("make", REFINERS.values(), ids=REFINERS)
+def test_a_mirrored_margin_would_change_pixels_near_the_border(make):
+    torch.manual_seed(0)
+    refiner, image = awake(make()), torch.rand(1, 3, 24, 40)
+
+    alone = refiner(image)
+    padded = refiner(F.pad(image, (0, 8, 0, 8), "reflect"))[..., :24, :40]
+
+    assert (padded - alone)[..., 16:, 32:].abs().max() > 1e-3

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -487,3 +489,18 @@ def test_what_is_like_a_subclass_of_a_tensor_is_one():
     assert type(last) is np.ndarray
     assert type(back) is Film
     assert torch.equal(back.as_subclass(torch.Tensor), film.detach().as_subclass(torch.Tensor))
+
+
+@pytest.mark.parametrize("cuts", [[0, 5], [0, 2, 5], [0, 1, 2, 5, 5]])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_parts_of_a_batch_are_put_together_as_the_image_that_came(cuts, channels):
+    image = np.random.default_rng(0).integers(0, 256, (5, 4, 6, channels), dtype=np.uint8)
+    pixels = Pixels(image, 3, "bgr")
+    change = torch.rand(5, 3, 4, 6) - 0.5
+    slices = [slice(*ends) for ends in itertools.pairwise(cuts)]
+
+    parts = [pixels.part(rows, torch.device("cpu")).add(change[rows]) for rows in slices]
+
+    assert all(isinstance(part, torch.Tensor) for part in parts)
+    assert np.array_equal(pixels.gathered(parts), pixels.add(change))
+    assert pixels.shape == (5, 4, 6)

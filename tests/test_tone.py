@@ -188,3 +188,27 @@ def test_tables_give_the_bits_of_the_curve(seed, channels, size, share, levels, 
     toned = tone.matched(image, reference, share, seen)
 
     assert torch.equal(toned, tone.apply_curve(image, curve))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=seeds,
+    channels=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    masked=st.booleans(),
+)
+def test_images_matched_together_as_on_a_gpu_are_as_alone(seed, channels, size, masked):
+    images = noise((4, channels, *size), seed)
+    references = noise((4, channels, tone.QUANTILES), seed + 1).sort().values
+    shares, seen = noise((4,), seed + 2), None
+    if masked:
+        seen = noise((4, *size), seed + 3) > torch.tensor([0.5, 0.9, 1, 0]).view(4, 1, 1)
+
+    counts = tone._histograms(images, seen)
+    together = tone.matched_together(images, references, shares, seen)
+
+    masks = [None] * 4 if seen is None else list(seen)
+    for row, (image, reference, mask) in enumerate(zip(images, references, masks, strict=True)):
+        alone = tone.matched(image, reference, shares[row].item(), mask)
+        assert torch.equal(counts[row], tone.histogram(image, mask))
+        assert torch.allclose(together[row], alone, atol=1e-6)
