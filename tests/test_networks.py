@@ -445,3 +445,15 @@ def test_a_mirrored_margin_would_change_pixels_near_the_border(make):
     padded = refiner(F.pad(image, (0, 8, 0, 8), "reflect"))[..., :24, :40]
 
     assert (padded - alone)[..., 16:, 32:].abs().max() > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler
+@pytest.mark.parametrize("factor", [2, 4])
+def test_an_unshuffle_refiner_can_be_compiled(factor):
+    torch.manual_seed(0)
+    refiner = awake(UnshuffleRefiner(3, factor, 8, 1)).eval().requires_grad_(False)
+    images, noise = torch.rand(1, 3, 17, 24), torch.randn(1, 1, 17, 24)
+
+    compiled = torch.compile(refiner, dynamic=False)(images, noise)
+
+    assert torch.allclose(compiled, refiner(images, noise), atol=1e-5)

@@ -160,8 +160,12 @@ def _shuffle(images: Tensor, factor: int) -> Tensor:
     """The reverse of `_unshuffle`."""
     batch, _, rows, columns = images.shape
     blocks = images.movedim(1, -1).reshape(batch, rows, columns, factor, factor, -1)
-    height, width = rows * factor, columns * factor
-    return blocks.transpose(2, 3).reshape(batch, height, width, -1).movedim(-1, 1)
+    if torch.compiler.is_compiling():
+        # torch 2.13 fails to compile the transposition, else faster (pytorch issue 187337).
+        turned = torch.stack(blocks.unbind(3), 2)
+    else:
+        turned = blocks.transpose(2, 3)
+    return turned.reshape(batch, rows * factor, columns * factor, -1).movedim(-1, 1)
 
 
 def _blocks_first(weight: Tensor, factor: int) -> Tensor:
