@@ -14,8 +14,8 @@ from simgan_aug.bench.material import decoded_image, scaled, untrained
 from simgan_aug.bench.rounds import Work, take_turns
 from simgan_aug.bench.table import Ratio, Row, Table
 from simgan_aug.dataset import RefineJob
+from simgan_aug.dataset.process import open_refiner
 from simgan_aug.imagefile import content_of, decode_image, encode_image
-from simgan_aug.inference import ImageRefiner
 
 JOB, FILES, NETWORK = "refine job", "decode and encode alone", "refiner alone"
 
@@ -35,9 +35,9 @@ def refine(
 ) -> Table:
     """Images per second of a refine job in one process, whose threads decode and encode meanwhile.
 
-    Its limit is the slower of decoding and encoding alone and of the refiner alone, round by round.
-    To reach it takes a second core that nobody else uses; so it is also told what share of the
-    job's CPU time these two take by themselves.
+    Its limit is the slower of decoding and encoding alone and of the refiner alone, which runs as a
+    job runs it, round by round. To reach it takes a second core that nobody else uses; so it is
+    also told what share of the job's CPU time these two take by themselves.
 
     Args:
         folder: photos; they are scaled to `size` and written as JPEG into `scratch`.
@@ -104,7 +104,7 @@ def _files(files: Sequence[Path], out: Path) -> Callable[[], None]:
 
 
 def _network(files: Sequence[Path], refiner: Path, backend: str) -> Callable[[], None]:
-    opened = ImageRefiner.load(refiner, backend=backend)
+    opened = open_refiner(str(refiner), backend)
     images = [decoded_image(file) for file in files]
 
     def work() -> None:
@@ -147,7 +147,11 @@ def _shares(times: Mapping[str, list[float]], whole: Callable[[float, float], fl
 def _said(wall: Mapping[str, list[float]], cpu: Mapping[str, list[float]]) -> list[str]:
     files, network = (statistics.median(cpu[name]) for name in (FILES, NETWORK))
     slower = "the refiner" if network > files else "JPEG"
-    advice = "try --backend openvino" if network > files else "one worker a core is right"
+    advice = (
+        "export it (simgan-aug export --to openvino), and give the folder as --backend"
+        if network > files
+        else "one worker a core is right"
+    )
     return [
         f"The job reaches {_shares(wall, max)} of its limit; of its CPU time "
         f"{_shares(cpu, lambda a, b: a + b)} is decoding, encoding and refining.",

@@ -50,20 +50,27 @@ class Task:
 
     def worker(self) -> Worker:
         """The worker, in this process."""
-        # Not bf16, which not every machine of a job rounds alike, unless the user has exported it.
-        refiner = ImageRefiner.load(
-            self.refiner,
-            self.device,
-            max_workspace_mb=WORKSPACE_MB,
-            precision="fp32" if self.backend in NAMES else "auto",
-            backend=self.backend,
-        )
+        refiner = open_refiner(self.refiner, self.backend, self.device)
         source, target = folder_of(self.images), folder_of(self.out)
         return Worker(refiner, source, target, Settings(**self.settings), self.threads)
 
     def line(self) -> bytes:
         """As the first line that the process reads."""
         return json.dumps(asdict(self)).encode() + b"\n"
+
+
+def open_refiner(path: str, backend: str = "torch", device: str = "cpu") -> ImageRefiner:
+    """A refiner as workers have it.
+
+    Not in bf16, which not every machine of a job rounds alike, unless the user has exported it.
+    """
+    return ImageRefiner.load(
+        path,
+        device,
+        max_workspace_mb=WORKSPACE_MB,
+        precision="fp32" if backend in NAMES else "auto",
+        backend=backend,
+    )
 
 
 def task_of(told: dict[str, Any]) -> Task | AuditTask:
