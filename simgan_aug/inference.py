@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -178,8 +178,10 @@ class ImageRefiner:
         change = self._change(
             pixels.colour().to(self.device), seeds, None if seen is None else seen.to(self.device)
         )
-        share = uploaded(torch.tensor(strengths, dtype=change.dtype), self.device)
-        refined: Tensor = pixels.add(change.mul_(share[:, None, None, None]))
+        if any(strength != 1 for strength in strengths):
+            share = uploaded(torch.tensor(strengths, dtype=change.dtype), self.device)
+            change.mul_(share[:, None, None, None])
+        refined: Tensor = pixels.add(change)
         return refined
 
     @torch.no_grad()  # not inference_mode: a task network trains on what we return
@@ -200,14 +202,20 @@ class ImageRefiner:
 
     def _texture(self, toned: Tensor, references: Tensor | None, grain: Tensor | None) -> Tensor:
         """What the network adds, tile by tile."""
-        change = torch.empty_like(toned)
         known = None if references is None else references * 2 - 1
-        for place, inner, outer in self._tiles(*toned.shape[2:]):
+
+        def added(outer: Box) -> Tensor:
             inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
             seen = None if grain is None else grain[..., *outer]
-            added = self.backend.added(inputs, seen, known)
-            change[..., *place] = added[..., *inner]
-        return change.div_(2)  # from units of [-1, 1]
+            return self.backend.added(inputs, seen, known).div_(2)  # from units of [-1, 1]
+
+        tiles = self._tiles(*toned.shape[2:])
+        if len(tiles) == 1:
+            return added(tiles[0].seen)
+        change = torch.empty_like(toned)
+        for tile in tiles:
+            change[..., *tile.place] = added(tile.seen)[..., *tile.inner]
+        return change
 
     def _references(self, seeds: Sequence[int]) -> Tensor | None:
         """The tones that seeds draw, (N, C, Q) in [0, 1]."""
@@ -228,7 +236,8 @@ class ImageRefiner:
             return tone.matched_together(images, references, drawn, seen)
         masks = [None] * len(images) if seen is None else list(seen)
         each = zip(images, references, shares, masks, strict=True)
-        return torch.stack([tone.matched(*one) for one in each])
+        matched = [tone.matched(*one) for one in each]
+        return matched[0][None] if len(matched) == 1 else torch.stack(matched)
 
     def _noise(self, seeds: Sequence[int], height: int, width: int) -> Tensor | None:
         """For whole images: neither device nor tiles change the result."""
@@ -240,13 +249,12 @@ class ImageRefiner:
         size = max(1, self._budget() // (height * width))
         return (slice(start, start + size) for start in range(0, count, size))
 
-    def _tiles(self, height: int, width: int) -> Iterator[tuple[Box, Box, Box]]:
-        """Where a tile's result goes, where it lies in the tile, what of the image is seen."""
+    def _tiles(self, height: int, width: int) -> list[Tile]:
+        """What covers an image; itself, where it fits into the workspace."""
         margin = halo(self.network)
         if height * width <= self._budget():
             whole = (slice(0, height), slice(0, width))
-            yield whole, whole, whole
-            return
+            return [Tile(whole, whole, whole)]
         if margin is None:
             raise ImageError(
                 f"a {width}x{height} image needs more than {self.max_workspace_mb} MiB and this "
@@ -254,10 +262,9 @@ class ImageRefiner:
             )
         grid = getattr(self.network, "multiple", 1)
         side = max(math.isqrt(self._budget()) - 2 * margin, 16, grid) // grid * grid
-        for top in range(0, height, side):
-            for left in range(0, width, side):
-                rows, columns = _span(top, side, margin, height), _span(left, side, margin, width)
-                yield (rows[0], columns[0]), (rows[1], columns[1]), (rows[2], columns[2])
+        across = [_span(left, side, margin, width) for left in range(0, width, side)]
+        down = [_span(top, side, margin, height) for top in range(0, height, side)]
+        return [Tile(*zip(rows, columns, strict=True)) for rows in down for columns in across]
 
     def _budget(self) -> int:
         """Pixels whose activations fit into the workspace."""
@@ -265,6 +272,17 @@ class ImageRefiner:
 
 
 Box = tuple[slice, slice]
+
+
+class Tile(NamedTuple):
+    """A part of an image."""
+
+    place: Box
+    """Where its result goes."""
+    inner: Box
+    """Where that lies in what the network gives."""
+    seen: Box
+    """What of the image the network sees: its place and a halo."""
 
 
 def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:

@@ -139,12 +139,31 @@ def _matched_by_tables(
     image: Tensor, reference: Tensor, share: float, seen: Tensor | None
 ) -> Tensor:
     """`matched`, the same bits: levels are indices of 8 bits, looked up in OpenCV's tables."""
-    position = (image.movedim(0, -1).contiguous() * (LEVELS - 1)).clamp_(0, LEVELS - 1)
-    nearest = position.round()
-    level = nearest.to(torch.uint8).numpy()  # (H, W, C)
-    curve = _shared(tone_curve(_counts(level, seen), reference), share)
-    toned = position.sub_(nearest).mul_(_looked_up(level, _gain(curve)))
-    return toned.add_(_looked_up(level, curve)).movedim(-1, 0)
+    pixels = image.movedim(0, -1).contiguous()  # (H, W, C)
+    level = torch.empty(pixels.shape, dtype=torch.uint8)
+    bands = _bands(pixels)
+    for band in bands:
+        level[band] = _positions(pixels[band]).round_()
+    levels: Levels = level.numpy()
+    curve = _shared(tone_curve(_counts(levels, seen), reference), share)
+    tables = [table.T.contiguous().numpy()[None] for table in (_gain(curve), curve)]
+    toned = torch.empty_like(pixels)
+    for band in bands:
+        position = _positions(pixels[band])
+        gain, base = (_looked_up(levels[band], table) for table in tables)
+        torch.add(position.sub_(position.round()).mul_(gain), base, out=toned[band])
+    return toned.movedim(-1, 0)
+
+
+def _bands(pixels: Tensor) -> list[slice]:
+    """Rows that a processor's cache holds together, with all that is made of them."""
+    rows = max(1, 2**16 // pixels[0].numel())
+    return [slice(start, start + rows) for start in range(0, len(pixels), rows)]
+
+
+def _positions(pixels: Tensor) -> Tensor:
+    """On the scale of levels."""
+    return (pixels * (LEVELS - 1)).clamp_(0, LEVELS - 1)
 
 
 def _counts(level: Levels, seen: Tensor | None) -> Tensor:
@@ -158,10 +177,9 @@ def _counts(level: Levels, seen: Tensor | None) -> Tensor:
     return torch.from_numpy(np.stack(counts))
 
 
-def _looked_up(level: Levels, table: Tensor) -> Tensor:
-    """(H, W, C) uint8 in tables (C, LEVELS) -> (H, W, C)."""
-    found = cv2.LUT(level, table.T.contiguous().numpy()[None])
-    return torch.from_numpy(found).view(level.shape)
+def _looked_up(level: Levels, table: np.ndarray[Any, Any]) -> Tensor:
+    """(H, W, C) uint8 in a table (1, LEVELS, C) -> (H, W, C)."""
+    return torch.from_numpy(cv2.LUT(level, table)).view(level.shape)
 
 
 def _shared(curve: Tensor, share: float | Tensor) -> Tensor:

@@ -108,7 +108,8 @@ class _Session:
         self._graph, self._file = graph, file
         self._core = openvino().Core()
         self._settings = {
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
+            # Of int8 it is what is left in floats.
+            "INFERENCE_PRECISION_HINT": "bf16" if precision != "fp32" and has_amx() else "f32",
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "NUM_STREAMS": 1,
             "ENABLE_CPU_PINNING": False,  # else all workers share one core

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from simgan_aug import checkpoint
+from simgan_aug.bench.cyclegan import ResNet9
 from simgan_aug.bench.material import LIGHT, PEERS, Array, Peer, decoded_image, scaled, untrained
-from simgan_aug.bench.resnet9 import ResNet9
 from simgan_aug.bench.rounds import Figures, Variant, Work, take_turns
 from simgan_aug.bench.table import Cell, Row, Table
 from simgan_aug.bench.ways import WAYS, Way, inputs_of, plain

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 import cv2
@@ -88,7 +89,11 @@ class UnshuffleRefiner(nn.Module):
 
         (B, C, H, W) -> (B, (C + noise_channels) f f, H/f + 2, W/f + 2)
         """
-        inputs = images if noise is None else _beside(images, noise)
+        parts = [images] if noise is None else [images, noise]
+        aligned = all(side % self.multiple == 0 for side in images.shape[2:])
+        if aligned and min(images.shape[2:]) > self.multiple and _is_plain():
+            return _folded_at_once(parts, self.multiple)
+        inputs = images if noise is None else torch.cat(parts, dim=1)
         return reflected(_unshuffle(_pad(inputs, self.multiple), self.multiple), 1)
 
     def core(self, folded: Tensor, reference: Tensor | None = None) -> Tensor:
@@ -139,9 +144,24 @@ def _is_plain() -> bool:
     return not (traced or torch.is_grad_enabled())
 
 
-def _beside(images: Tensor, noise: Tensor) -> Tensor:
-    """As `torch.cat` of channels, in channels_last memory, which one flat channel hides from it."""
-    return torch.cat([images.movedim(1, -1), noise.movedim(1, -1)], dim=-1).movedim(-1, 1)
+def _folded_at_once(parts: Sequence[Tensor], factor: int) -> Tensor:
+    """What `fold` makes of images and noise of whole blocks, moved once; the same bits."""
+    batch, _, height, width = parts[0].shape
+    rows, columns = height // factor, width // factor
+    channels = sum(part.shape[1] for part in parts)
+    together = parts[0].new_empty(batch, height, width, channels)
+    start = 0
+    for part in parts:
+        stop = start + part.shape[1]
+        together[..., start:stop] = part.movedim(1, -1)
+        start = stop
+    pieces = together.view(batch, rows, factor, columns, factor * channels)
+    folded = parts[0].new_empty(batch, rows + 2, columns + 2, factor, factor * channels)
+    for row in range(factor):
+        folded[:, 1:-1, 1:-1, row] = pieces[:, :, row]
+    folded[:, 0], folded[:, -1] = folded[:, 2], folded[:, -3]
+    folded[:, :, 0], folded[:, :, -1] = folded[:, :, 2], folded[:, :, -3]
+    return folded.flatten(3).movedim(-1, 1)
 
 
 def _unshuffle(images: Tensor, factor: int) -> Tensor:

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from simgan_aug.bench.cpu import _flops, cpu
+from simgan_aug.bench.cyclegan import ResNet9
 from simgan_aug.bench.exact import TILES, exact
-from simgan_aug.bench.resnet9 import ResNet9
 from simgan_aug.bench.start import BARE, start
 from simgan_aug.bench.ways import WAYS
 
