@@ -153,7 +153,11 @@ def model_of(graph: Graph, example: list[Tensor]) -> Any:
     """A graph as a model of OpenVINO; of any size where the graph is.
 
     Not by `openvino.convert_model`, which tells its maker's servers of its use.
+
+    Raises:
+        DependencyError: OpenVINO is not installed.
     """
+    openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
