@@ -9,7 +9,17 @@ from typing import Any
 
 from simgan_aug.errors import PluginError
 
-COMMANDS = ("audit", "bench", "demo", "new-plugin", "plugins", "preview", "realism", "refine")
+COMMANDS = (
+    "audit",
+    "bench",
+    "demo",
+    "export",
+    "new-plugin",
+    "plugins",
+    "preview",
+    "realism",
+    "refine",
+)
 TAKEN = {"command": (*COMMANDS, "report", "study", "train"), "space": ("random",)}
 """Names of ours that are no plugin's, by kind."""
 

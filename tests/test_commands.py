@@ -127,7 +127,7 @@ def test_an_unknown_command_is_answered_with_the_nearest_of_all(commands, capsys
     assert main(["trian"]) == 2
 
     printed = capsys.readouterr().err
-    assert "no command named 'gret' (known: audit, bench, demo, end, greet, many," in printed
+    assert "no command named 'gret' (known: audit, bench, demo, end, export, greet," in printed
     assert "did you mean 'greet'?" in printed
     assert "did you mean 'train'?" in printed
 

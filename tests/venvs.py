@@ -40,4 +40,4 @@ class Venv:
     def install(self, folder):
         """`pip install FOLDER`, from nothing but what is on this machine."""
         offline = ("--no-deps", "--no-index", "--no-build-isolation")
-        self.run("pip", "install", "--quiet", *offline, folder)
+        self.run("pip", "install", "--quiet", *offline, folder.resolve())
