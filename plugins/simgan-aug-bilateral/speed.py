@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from simgan_aug import ImageRefiner
-from simgan_aug.bench import machine
+from simgan_aug.bench.table import machine
 from simgan_aug.plugins import build
 
 DEFAULT, OURS = "unshuffle", ("bilateral", "curves")

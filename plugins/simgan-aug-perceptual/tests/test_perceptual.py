@@ -1,6 +1,5 @@
 """What the features promise: any size, grey or colour, gradients, and nothing that changes them."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +13,9 @@ from PIL import Image
 from simgan_aug_perceptual import imagenet, network, perceptual
 
 from simgan_aug import plugins
-from simgan_aug.cli import main
 from simgan_aug.errors import CheckpointError, ImageError
 from simgan_aug.realism import extractor, kid
+from simgan_aug.testing import feature_transform_checks, train_briefly
 
 HANDS = Path(__file__).parents[3] / "examples/data/hands"
 CPU = torch.device("cpu")
@@ -40,6 +39,11 @@ def test_the_plugin_is_found_and_whole():
 
     assert (found.distribution, found.error) == ("simgan-aug-perceptual", "")
     assert plugins.parts("feature transform")["perceptual"].make is perceptual
+
+
+@pytest.mark.parametrize("check", feature_transform_checks(perceptual))
+def test_psi_keeps_the_contract(check):
+    check()
 
 
 def test_nothing_is_read_before_it_is_needed_and_then_once():
@@ -73,16 +77,6 @@ def test_a_grey_image_is_one_of_three_equal_channels():
     grey = picture(1, 1, 48, 48)
 
     assert torch.equal(perceptual(grey), perceptual(grey.expand(-1, 3, -1, -1)))
-
-
-def test_an_image_has_the_same_features_whatever_it_is_with():
-    images = picture(4, 3, 48, 40)
-
-    together = perceptual(images)
-
-    assert torch.equal(together, perceptual(images))
-    for row in range(4):
-        assert torch.allclose(together[row], perceptual(images[row : row + 1])[0], atol=1e-5)
 
 
 def test_images_of_other_channels_are_refused_with_a_way_out():
@@ -161,36 +155,7 @@ def test_rendered_hands_are_further_from_photos_than_photos_are():
     assert ceiling.low > floor.high
 
 
-FAST = """
-[refiner]
-features = 8
-blocks = 1
-[discriminator]
-features = 8
-[regularization]
-features = "perceptual"
-[tone]
-photos = 2
-[data]
-crop = [16, 16]
-[training]
-batch_size = 4
-history = 8
-steps = 3
-"""
+def test_one_trains_with_it_by_its_name(tmp_path):
+    file = train_briefly(tmp_path, regularization={"features": "perceptual"})
 
-
-def test_one_trains_with_it_by_its_name(tmp_path, monkeypatch):
-    for side in ("synthetic", "real"):
-        (tmp_path / side).mkdir()
-        for number, pixels in enumerate(hands(side, 4)):
-            Image.fromarray(pixels).resize((24, 20)).save(tmp_path / side / f"{number}.png")
-    entries = [{"id": n, "file_name": f"{n}.png", "width": 24, "height": 20} for n in range(4)]
-    (tmp_path / "synthetic.json").write_text(json.dumps({"images": entries, "annotations": []}))
-    (tmp_path / "fast.toml").write_text(FAST)
-    monkeypatch.chdir(tmp_path)
-
-    inputs = ["--synthetic", "synthetic.json", "--real", "real", "--config", "fast.toml"]
-    assert main(["train", "--device", "cpu", "--out", "out", *inputs]) == 0
-
-    assert Path("out/refiner.safetensors").exists()
+    assert file.exists()
