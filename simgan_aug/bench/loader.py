@@ -32,6 +32,7 @@ def loader(
     scratch: Path,
     *,
     refiner: Path | None = None,
+    backend: str = "torch",
     size: tuple[int, int] = (640, 480),
     images: int = 48,
     workers: int = 2,
@@ -47,6 +48,7 @@ def loader(
         folder: photos; they are scaled to `size` and written as JPEG into `scratch`.
         scratch: an empty folder.
         refiner: a refiner file; None: untrained networks, whose speed is that of trained ones.
+        backend: what runs the refiner; see `simgan_aug.backends`.
         size: width and height in px.
         images: of an epoch.
         workers: processes of each loader.
@@ -63,7 +65,7 @@ def loader(
             persistent_workers=True,
             multiprocessing_context="spawn",  # nothing is shared with us: memory can be told apart
         )
-        for name, pipeline in _pipelines(files, refiners, scratch / "cache").items()
+        for name, pipeline in _pipelines(files, refiners, backend, scratch / "cache").items()
     }
     rates: dict[str, list[float]] = {name: [] for name in loaders}
     memory: dict[str, float] = {}
@@ -101,16 +103,15 @@ class _Alone:
 
 
 def _pipelines(
-    files: list[Path], refiners: Mapping[str, Path], cache: Path
+    files: list[Path], refiners: Mapping[str, Path], backend: str, cache: Path
 ) -> dict[str, Callable[[Array], Array]]:
     import albumentations as A
 
     from simgan_aug.transforms.albumentations import Refine
 
-    ours = {name: Refine(path, p=1) for name, path in refiners.items()}
-    ours["ours, from the cache"] = Refine(
-        next(iter(refiners.values())), p=1, variants=1, cache=cache
-    )
+    ours = {name: Refine(path, p=1, backend=backend) for name, path in refiners.items()}
+    first = next(iter(refiners.values()))
+    ours["ours, from the cache"] = Refine(first, p=1, variants=1, cache=cache, backend=backend)
     return (
         {PLAIN: _Alone(A.NoOp(p=1))}
         | {name: _Alone(transform) for name, transform in ours.items()}

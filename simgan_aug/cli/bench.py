@@ -35,6 +35,7 @@ def bench() -> None:
 @_SIZE
 @click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True)
 @_COUNT
+@_BACKEND
 @_ROUNDS
 @_JSON
 def bench_loader(images: Path | None, as_json: bool, count: int, **settings: Any) -> None:
