@@ -6,21 +6,23 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import cycle, pairwise
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from simgan_aug import checkpoint
+from simgan_aug.backends.openvino import GRAPH
 from simgan_aug.bench.cyclegan import ResNet9
-from simgan_aug.bench.material import LIGHT, PEERS, Array, Peer, decoded_image, scaled, untrained
+from simgan_aug.bench.material import LIGHT, PEERS, Peer, decoded_image, scaled, untrained
 from simgan_aug.bench.rounds import Figures, Variant, Work, take_turns
 from simgan_aug.bench.table import Cell, Row, Table
-from simgan_aug.bench.ways import WAYS, Way, inputs_of, plain
+from simgan_aug.bench.ways import WAYS, Way, inputs_of, plain, quantize
+from simgan_aug.checkpoint import Checkpoint
 from simgan_aug.networks.contract import condition
 
-JPEG, RESNET = "JPEG decode", "resnet_9"
+JPEG, RESNET, CEILING = "JPEG decode", "resnet_9", "ceiling"
 
 COLUMNS = {
     "ms": ".1f",
@@ -32,6 +34,8 @@ COLUMNS = {
 }
 
 IMAGES = 16
+
+Maker = Callable[[], Checkpoint]
 
 
 def cpu(
@@ -58,20 +62,40 @@ def cpu(
     """
     files = scaled(folder, scratch / "images", size, IMAGES)
     refiners = {"ours": refiner} if refiner else _untrained(scratch, files)
+    makers: dict[str, Maker] = {name: partial(checkpoint.load, refiners[name]) for name in refiners}
+    makers |= {RESNET: partial(plain, ResNet9), CEILING: partial(plain, Wide)}
+    variants = _variants(makers, refiners, files, scratch / "int8", size)
+    figures = take_turns(variants, rounds=rounds, progress=progress)
+    flops = {name: _flops(make().network, size) for name, make in makers.items()}
+    flops[CEILING] = _flops(Wide(), Wide.size)
+    rows = [_row(name, figures, flops) for name in variants if not name.startswith(CEILING)]
+    says = [_recommended(figures, name) for name in refiners]
+    return Table(f"{size[0]}x{size[1]}, one thread", COLUMNS, rows, says)
+
+
+def _variants(
+    makers: Mapping[str, Maker],
+    refiners: Mapping[str, Path],
+    files: list[Path],
+    scratch: Path,
+    size: tuple[int, int],
+) -> dict[str, Variant]:
+    """All that is measured, by name."""
+    graphs = {name: scratch / name / GRAPH for name in makers}
+    quantize({graphs[name]: make for name, make in makers.items()}, files[:4])
     variants: dict[str, Variant] = {JPEG: partial(_decode, files)}
     variants |= {name: partial(_peer, name, files) for name in PEERS}
     for way in WAYS:
-        variants[f"{RESNET}, {way}"] = partial(_resnet, way, scratch, files, size)
-        variants[f"ceiling, {way}"] = partial(_ceiling, way, scratch, files)
-        for name, file in refiners.items():
-            variants[f"{name}, {way}, network"] = partial(_network, way, file, scratch, files, size)
-            variants[f"{name}, {way}, whole"] = partial(_whole, way, file, scratch, files)
-    figures = take_turns(variants, rounds=rounds, progress=progress)
-    flops = {name: _flops(checkpoint.load(file).network, size) for name, file in refiners.items()}
-    flops |= {RESNET: _flops(ResNet9(), size), "ceiling": _flops(_Wide(), _Wide.size)}
-    rows = [_row(name, figures, flops) for name in variants if not name.startswith("ceiling")]
-    says = [_recommended(figures, name) for name in refiners]
-    return Table(f"{size[0]}x{size[1]}, one thread", COLUMNS, rows, says)
+        for name, make in makers.items():
+            side = Wide.size if name == CEILING else size
+            network = partial(_network, way, make, graphs[name], side)
+            if name not in refiners:
+                variants[f"{name}, {way}"] = network
+                continue
+            variants[f"{name}, {way}, network"] = network
+            whole = partial(_whole, way, refiners[name], graphs[name], files)
+            variants[f"{name}, {way}, whole"] = whole
+    return variants
 
 
 def _row(name: str, figures: Figures, flops: Mapping[str, float]) -> Row:
@@ -87,8 +111,8 @@ def _row(name: str, figures: Figures, flops: Mapping[str, float]) -> Row:
     if whose in flops:
         cells["torch fp32 / it"] = figures.ratio(name.replace(way, str(WAYS[0])), name)
         if not name.endswith("whole"):
-            rate = figures.ratio(f"ceiling, {way}", name)
-            share = flops[whose] / flops["ceiling"]
+            rate = figures.ratio(f"{CEILING}, {way}", name)
+            share = flops[whose] / flops[CEILING]
             cells["of the ceiling"] = rate and rate.times(share)
     return Row(name, cells)
 
@@ -111,7 +135,7 @@ def _recommended(figures: Figures, name: str) -> str:
     return said
 
 
-class _Wide(nn.Module):
+class Wide(nn.Module):
     """Little but convolutions of 256 channels, which libraries are best at."""
 
     size = (64, 64)
@@ -153,8 +177,8 @@ def _peer(name: str, files: list[Path]) -> Work:
     return lambda: _done(peer(next(turn)))
 
 
-def _whole(way: Way, file: Path, scratch: Path, files: list[Path]) -> Work:
-    refiner = way.refiner(file, scratch, _crops(files))
+def _whole(way: Way, file: Path, graph: Path, files: list[Path]) -> Work:
+    refiner = way.refiner(file, graph)
     again = cycle([*enumerate(decoded_image(file) for file in files)])
 
     def work() -> None:
@@ -164,35 +188,15 @@ def _whole(way: Way, file: Path, scratch: Path, files: list[Path]) -> Work:
     return work
 
 
-def _network(way: Way, file: Path, scratch: Path, files: list[Path], size: tuple[int, int]) -> Work:
-    refiner = way.refiner(file, scratch, _crops(files))
-    return _added(refiner.backend, refiner.network, size)
-
-
-def _resnet(way: Way, scratch: Path, files: list[Path], size: tuple[int, int]) -> Work:
-    torch.manual_seed(0)
-    loaded = plain(ResNet9())
-    return _added(way.backend_of(loaded, scratch, _crops(files)[:1]), loaded.network, size)
-
-
-def _ceiling(way: Way, scratch: Path, files: list[Path]) -> Work:
-    loaded = plain(_Wide())
-    return _added(way.backend_of(loaded, scratch, _crops(files)[:1]), loaded.network, _Wide.size)
-
-
-def _added(backend: Any, network: nn.Module, size: tuple[int, int]) -> Work:
-    inputs = inputs_of(network, size)
+def _network(way: Way, make: Callable[[], Checkpoint], graph: Path, size: tuple[int, int]) -> Work:
+    network = make().network
+    backend, inputs = way.backend_of(network, graph), inputs_of(network, size)
 
     @torch.no_grad()
     def work() -> None:
         backend.added(*inputs)
 
     return work
-
-
-def _crops(files: list[Path]) -> list[Array]:
-    """Enough to quantize by where only speed counts."""
-    return [decoded_image(file)[:128, :128] for file in files[:4]]
 
 
 def _done(_: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 
 from simgan_aug import checkpoint
 from simgan_aug.backends import backend_of
+from simgan_aug.backends.openvino import GRAPH
 from simgan_aug.bench.material import decoded_image, scaled, untrained
 from simgan_aug.bench.rounds import Skip
 from simgan_aug.bench.table import Row, Table
 from simgan_aug.bench.ways import WAYS
 from simgan_aug.errors import DependencyError
+from simgan_aug.export import openvino_graph
 from simgan_aug.inference import ImageRefiner
 
 TILES = "torch fp32, in tiles"
@@ -51,10 +54,12 @@ def exact(
     reference = ImageRefiner(*how, backend=whole)
     others = {TILES: ImageRefiner(*how, backend=whole, max_workspace_mb=16)}
     decoded = [decoded_image(path) for path in files]
+    with contextlib.suppress(DependencyError):
+        openvino_graph(loaded, scratch, "int8", decoded[::2])
     skipped = {}
     for way in WAYS[1:]:
         try:
-            others[str(way)] = way.refiner(file, scratch, decoded[::2], tone=False)
+            others[str(way)] = way.refiner(file, scratch / GRAPH, tone=False)
         except (Skip, DependencyError) as why:
             skipped[str(way)] = str(why)
     apart: dict[str, list[tuple[float, float]]] = {name: [] for name in others}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
+import contextlib
+import multiprocessing
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +16,12 @@ from torch import nn
 from simgan_aug import checkpoint, export
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.backends.openvino import OpenVINOBackend
-from simgan_aug.bench.material import Array
+from simgan_aug.bench.material import decoded_image
 from simgan_aug.bench.rounds import Skip
 from simgan_aug.checkpoint import Checkpoint
+from simgan_aug.config import Config, Tone
 from simgan_aug.devices import has_amx
+from simgan_aug.errors import DependencyError
 from simgan_aug.inference import ImageRefiner
 
 
@@ -30,10 +35,13 @@ class Way:
     def __str__(self) -> str:
         return f"{self.backend} {self.precision}"
 
-    def refiner(
-        self, file: Path, scratch: Path, images: list[Array], tone: bool = True
-    ) -> ImageRefiner:
-        """A refiner file, opened this way; quantized by the images, if in int8.
+    def refiner(self, file: Path, graph: Path, tone: bool = True) -> ImageRefiner:
+        """A refiner file, opened this way.
+
+        Args:
+            file: of the refiner.
+            graph: that `quantize` has written of it, for int8.
+            tone: whether it has its tone step.
 
         Raises:
             Skip, DependencyError: not here.
@@ -45,18 +53,18 @@ class Way:
             loaded.bank,
             loaded.config.tone.match if tone else "never",
             loaded.config.tone.share,
-            backend=self.backend_of(loaded, scratch, images),
+            backend=self.backend_of(loaded.network, graph),
         )
 
-    def backend_of(self, loaded: Checkpoint, scratch: Path, images: list[Array]) -> Backend:
+    def backend_of(self, network: nn.Module, graph: Path) -> Backend:
         """What runs a network this way."""
         if self.precision == "bf16" and not has_amx():
             raise Skip("this CPU has no AMX")
         if self.precision != "int8":
-            return backend_of(self.backend, loaded.network, "cpu", self.precision)
-        folder = Path(tempfile.mkdtemp(dir=scratch))
-        graph = export.openvino_graph(loaded, folder, "int8", images)
-        return OpenVINOBackend(loaded.network, "int8", graph)
+            return backend_of(self.backend, network, "cpu", self.precision)
+        if not graph.exists():
+            raise Skip("OpenVINO or NNCF is not installed: pip install 'simgan-aug[openvino]'")
+        return OpenVINOBackend(network, "int8", graph)
 
 
 WAYS = (
@@ -69,11 +77,29 @@ WAYS = (
 """All of them; the first is what others are compared with."""
 
 
-def plain(network: nn.Module) -> Checkpoint:
-    """A network that is no refiner of a file, as one without a tone step."""
-    from simgan_aug.config import Config, Tone
+def quantize(makers: Mapping[Path, Callable[[], Checkpoint]], images: Sequence[Path]) -> None:
+    """Write graphs in int8, in a process whose memory ends with it; nothing, where it cannot be.
 
-    return Checkpoint(network.eval(), 3, None, Config(tone=Tone(photos=0)), {})
+    Args:
+        makers: what makes each network, by the file of its graph.
+        images: to quantize by; crops of them, enough where only speed counts.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        pool.submit(_quantize, dict(makers), images).result()
+
+
+def _quantize(makers: Mapping[Path, Callable[[], Checkpoint]], images: Sequence[Path]) -> None:
+    samples = [decoded_image(image)[:128, :128] for image in images]
+    with contextlib.suppress(DependencyError):
+        for graph, make in makers.items():
+            graph.parent.mkdir(parents=True)
+            export.openvino_graph(make(), graph.parent, "int8", samples)
+
+
+def plain(make: Callable[[], nn.Module]) -> Checkpoint:
+    """A network that is no refiner of a file, as one without a tone step."""
+    torch.manual_seed(0)
+    return Checkpoint(make().eval(), 3, None, Config(tone=Tone(photos=0)), {})
 
 
 def inputs_of(network: nn.Module, size: tuple[int, int]) -> tuple[torch.Tensor, Any, Any]:
