@@ -17,11 +17,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import get_worker_info
 
 from simgan_aug import checkpoint, plugins
 from simgan_aug.backends import NAMES, backend_of, is_torch
 from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
-from simgan_aug.devices import resolve_device
+from simgan_aug.devices import keep_freed_memory, resolve_device
 from simgan_aug.errors import ConfigError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.pixels import Image
@@ -128,6 +129,8 @@ class SharedRefiner:
         if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
             torch.set_num_threads(1)  # the pool of threads does not survive a fork: it would hang
         if device not in self._opened:
+            if get_worker_info() is not None:
+                keep_freed_memory()
             status = self.path.stat() if self.path.exists() else None
             state = status and (status.st_mtime_ns, status.st_size, status.st_ino)
             self._opened[device] = _open(

@@ -23,6 +23,7 @@ from simgan_aug.dataset.auditing import AuditTask
 from simgan_aug.dataset.plan import Settings
 from simgan_aug.dataset.storage import folder_of
 from simgan_aug.dataset.worker import Item, Worker
+from simgan_aug.devices import keep_freed_memory
 from simgan_aug.errors import SimganAugError
 from simgan_aug.inference import ImageRefiner
 
@@ -114,6 +115,7 @@ def main() -> None:
     try:
         if task.device == "cpu":
             cv2.setNumThreads(1)  # a process a core is faster than its threads
+            keep_freed_memory()
         worker = task.worker()
         answers.write(READY)
         answers.flush()
