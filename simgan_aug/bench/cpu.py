@@ -20,6 +20,7 @@ from simgan_aug.bench.rounds import Figures, Variant, Work, take_turns
 from simgan_aug.bench.table import Cell, Row, Table
 from simgan_aug.bench.ways import WAYS, Way, inputs_of, plain, quantize
 from simgan_aug.checkpoint import Checkpoint
+from simgan_aug.devices import keep_freed_memory
 from simgan_aug.networks.contract import condition
 
 JPEG, RESNET, CEILING = "JPEG decode", "resnet_9", "ceiling"
@@ -49,8 +50,8 @@ def cpu(
 ) -> Table:
     """CPU time of one image on one thread: decoding it, albumentations' peers, and ours each way.
 
-    "network" is what a backend takes alone; "whole" is all that a transform pays, with noise and
-    tone step. The ceiling is a convolution of 256 channels in the same library and precision.
+    "network" is what a backend takes alone; "whole" is all that a transform pays in a loader's
+    worker, with noise and tone step. The ceiling is a convolution of 256 channels in the same library and precision.
 
     Args:
         folder: photos; they are scaled to `size` and written as JPEG into `scratch`.
@@ -178,6 +179,7 @@ def _peer(name: str, files: list[Path]) -> Work:
 
 
 def _whole(way: Way, file: Path, graph: Path, files: list[Path]) -> Work:
+    keep_freed_memory()  # as a transform does in a loader's worker
     refiner = way.refiner(file, graph)
     again = cycle([*enumerate(decoded_image(file) for file in files)])
 
