@@ -101,7 +101,7 @@ def bench_mem(images: Path | None, as_json: bool, **settings: Any) -> None:
     """Memory of refining images of three sizes, and of a loader's worker."""
     from simgan_aug.bench.mem import mem
 
-    with _place(images, 11) as (folder, scratch, shown):
+    with _place(images, 12) as (folder, scratch, shown):
         _tell(mem(folder, scratch, progress=shown, **settings), as_json)
 
 
