@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from simgan_aug.backends import NAMES
 from simgan_aug.bench.material import decoded_image, scaled, untrained
 from simgan_aug.bench.rounds import Work, take_turns
 from simgan_aug.bench.table import Ratio, Row, Table
@@ -37,7 +38,8 @@ def refine(
 
     Its limit is the slower of decoding and encoding alone and of the refiner alone, which runs as a
     job runs it, round by round. To reach it takes a second core that nobody else uses; so it is
-    also told what share of the job's CPU time these two take by themselves.
+    also told what share of the job's CPU time these two take by themselves. What a job needs to
+    begin, half a second, counts: take more images for a fast refiner.
 
     Args:
         folder: photos; they are scaled to `size` and written as JPEG into `scratch`.
@@ -62,7 +64,7 @@ def refine(
     wall = take_turns(variants, rounds=rounds, seconds=0, progress=progress).values
     cpu = {name: json.loads(log.read_text())[-rounds:] for name, log in logs.items()}
     rows = [_row(name, images, wall, cpu) for name in makers]
-    return Table("work", _COLUMNS, rows, _said(wall, cpu))
+    return Table("work", _COLUMNS, rows, _said(backend, wall, cpu))
 
 
 def _timed(make: Callable[[], Callable[[], None]], log: Path) -> Work:
@@ -144,12 +146,14 @@ def _shares(times: Mapping[str, list[float]], whole: Callable[[float, float], fl
     return Ratio.of([whole(files, network) / job for files, network, job in rounds])
 
 
-def _said(wall: Mapping[str, list[float]], cpu: Mapping[str, list[float]]) -> list[str]:
+def _said(
+    backend: str, wall: Mapping[str, list[float]], cpu: Mapping[str, list[float]]
+) -> list[str]:
     files, network = (statistics.median(cpu[name]) for name in (FILES, NETWORK))
     slower = "the refiner" if network > files else "JPEG"
     advice = (
         "export it (simgan-aug export --to openvino), and give the folder as --backend"
-        if network > files
+        if network > files and backend in NAMES
         else "one worker a core is right"
     )
     return [
