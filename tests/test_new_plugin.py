@@ -145,7 +145,7 @@ def guide():
     return [shlex.split(line.removeprefix("$ ")) for text in blocks for line in text.splitlines()]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # some ten processes, each of which imports torch
 @pytest.mark.usefixtures("data")
 def test_the_guide_works_from_an_empty_folder_and_removal_leaves_no_trace(venv):
     before = set(venv.packages.iterdir())
