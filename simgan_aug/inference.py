@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -172,33 +172,44 @@ class ImageRefiner:
             for rows in self._rows(*pixels.shape)
         )
 
+    @torch.no_grad()  # not inference_mode: a task network trains on what we return
     def _refined(self, pixels: Pixels, seeds: list[int], strengths: list[float]) -> Tensor:
-        """A part of a batch, as a tensor."""
-        seen = pixels.seen()
-        change = self._change(
-            pixels.colour().to(self.device), seeds, None if seen is None else seen.to(self.device)
-        )
+        """A part of a batch, as a tensor; the tone is that of what is seen."""
+        colour, seen = pixels.colour().to(self.device), pixels.seen()
+        if seen is not None:
+            seen = seen.to(self.device)
+        references = self._references(seeds)
+        change = self._drawn(colour, references, seeds, seen)
+        if references is not None and self.match == "after":
+            shares = [tone.pick_share(self.share, seed) for seed in seeds]
+            if pixels.has_levels:
+                toned = self._matched(pixels.levels(change), references, shares, seen)
+                if all(strength == 1 for strength in strengths):
+                    return cast(Tensor, pixels.with_levels(toned))
+                change = toned.float().div_(255).sub_(colour)
+            else:
+                refined = change.add_(colour).nan_to_num_(0).clamp_(0, 1)
+                change = self._matched(refined, references, shares, seen).sub_(colour)
         if any(strength != 1 for strength in strengths):
             share = uploaded(torch.tensor(strengths, dtype=change.dtype), self.device)
             change.mul_(share[:, None, None, None])
-        refined: Tensor = pixels.add(change)
-        return refined
+        return cast(Tensor, pixels.add(change))
 
-    @torch.no_grad()  # not inference_mode: a task network trains on what we return
-    def _change(self, colour: Tensor, seeds: Sequence[int], seen: Tensor | None) -> Tensor:
-        """What refining adds to (N, C, H, W) in [0, 1]; the tone is that of what is seen."""
-        references = self._references(seeds)
+    def _drawn(
+        self,
+        colour: Tensor,
+        references: Tensor | None,
+        seeds: Sequence[int],
+        seen: Tensor | None,
+    ) -> Tensor:
+        """What the network adds to (N, C, H, W) in [0, 1], and a match before it."""
         toned = colour
         if references is not None and self.match == "before":
             toned = self._matched(colour, references, [1.0] * len(seeds), seen)
         change = self._texture(toned, references, self._noise(seeds, *colour.shape[2:]))
         if toned is not colour:
             change.add_(toned).sub_(colour)
-        if references is None or self.match != "after":
-            return change
-        refined = change.add_(colour).nan_to_num_(0).clamp_(0, 1)
-        shares = [tone.pick_share(self.share, seed) for seed in seeds]
-        return self._matched(refined, references, shares, seen).sub_(colour)
+        return change
 
     def _texture(self, toned: Tensor, references: Tensor | None, grain: Tensor | None) -> Tensor:
         """What the network adds, tile by tile."""
@@ -207,7 +218,8 @@ class ImageRefiner:
         def added(outer: Box) -> Tensor:
             inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
             seen = None if grain is None else grain[..., *outer]
-            return self.backend.added(inputs, seen, known).div_(2)  # from units of [-1, 1]
+            change = self.backend.added(inputs, seen, known)  # in units of [-1, 1]
+            return change.div_(2).clamp_(-1, 1)
 
         tiles = self._tiles(*toned.shape[2:])
         if len(tiles) == 1:
@@ -230,7 +242,7 @@ class ImageRefiner:
         shares: Sequence[float],
         seen: Tensor | None,
     ) -> Tensor:
-        """The images in these tones, each by its share."""
+        """The images, as `tone.matched` takes them, in these tones, each by its share."""
         if images.is_cuda:  # all at once; a CPU has one image at a time in its cache
             drawn = uploaded(torch.tensor(shares, dtype=torch.float32), self.device)
             return tone.matched_together(images, references, drawn, seen)

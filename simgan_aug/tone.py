@@ -87,11 +87,13 @@ def matched(
     """An image in the tone of a reference, in steps of one of `LEVELS` where its curve is steep.
 
     Args:
-        image: (C, H, W) in [0, 1].
+        image: (C, H, W) in [0, 1]; or uint8 on a CPU, which stays so.
         reference: (C, QUANTILES) from `quantiles`.
         share: of the way there, in [0, 1]; below 1 a part of each contrast is kept for certain.
         seen: (H, W) bool, pixels whose tone counts; what alpha hides has none.
     """
+    if image.dtype == torch.uint8:
+        return _levels_matched(image, reference, share, seen)
     if image.device.type == "cpu":
         return _matched_by_tables(image, reference, share, seen)
     curve = _shared(tone_curve(histogram(image, seen), reference), share)
@@ -133,6 +135,14 @@ def _histograms(images: Tensor, seen: Tensor | None) -> Tensor:
         some = counted(torch.where(seen[:, None], levels, -1))  # -1 is in no bin
         counts = torch.where(some.sum(1, keepdim=True) > 0, some, counts)
     return counts.view(-1, channels, LEVELS)
+
+
+def _levels_matched(image: Tensor, reference: Tensor, share: float, seen: Tensor | None) -> Tensor:
+    """`matched` and rounded, in a tenth of the time: there is nothing between levels."""
+    levels: Levels = image.movedim(0, -1).contiguous().numpy()  # (H, W, C)
+    curve = _shared(tone_curve(_counts(levels, seen), reference), share)
+    table = (curve * (LEVELS - 1)).round().to(torch.uint8).T.contiguous().numpy()[None]
+    return torch.from_numpy(cv2.LUT(levels, table)).view(levels.shape).movedim(-1, 0)
 
 
 def _matched_by_tables(

@@ -647,3 +647,28 @@ def test_what_a_network_makes_infinite_does_not_stop_the_tone_step():
     bank = torch.rand(1, 3, tone.QUANTILES).sort().values
 
     assert refining(Broken(), bank=bank)(torch.rand(3, 8, 8)).isfinite().all()
+
+
+@pytest.mark.parametrize("strength", [0.4, 1])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_levels_are_toned_as_floats_are(strength, channels):
+    bank = torch.rand(4, 3, tone.QUANTILES).sort().values * 0.5 + 0.2  # a curve that is not steep
+    refine = refining(awake(small(max_change=20)), bank=bank)
+    image = np.random.default_rng(0).integers(0, 256, (24, 20, channels), dtype=np.uint8)
+    how = {"seed": 5, "strength": strength, "channel_order": "bgr"}
+
+    levels, floats = refine(image, **how), refine((image / 255).astype(np.float32), **how)
+
+    assert (levels != image).mean() > 0.5
+    assert np.abs(levels - floats * 255).max() < 1.5  # rounded before and after the curve
+    assert np.array_equal(levels[..., 3:], image[..., 3:])
+
+
+def test_a_change_far_out_of_range_is_white_or_black():
+    class Extreme(nn.Module):
+        def forward(self, images):
+            return torch.where(images > 0, 1e12, -torch.inf)
+
+    image = np.array([[[200] * 3, [20] * 3]], np.uint8)
+
+    assert refining(Extreme())(image).tolist() == [[[255] * 3, [0] * 3]]

@@ -212,3 +212,23 @@ def test_images_matched_together_as_on_a_gpu_are_as_alone(seed, channels, size, 
         alone = tone.matched(image, reference, shares[row].item(), mask)
         assert torch.equal(counts[row], tone.histogram(image, mask))
         assert torch.allclose(together[row], alone, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    seed=seeds,
+    channels=st.integers(1, 5),
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    share=st.floats(0, 1),
+    masked=st.booleans(),
+)
+def test_levels_get_what_the_same_floats_get_rounded(seed, channels, size, share, masked):
+    levels = (noise((channels, *size), seed) * 255).round()
+    reference = noise((channels, tone.QUANTILES), seed + 1).sort().values
+    seen = noise(size, seed + 2) > 0.5 if masked else None
+
+    toned = tone.matched(levels.to(torch.uint8), reference, share, seen)
+
+    floats = tone.matched(levels / 255, reference, share, seen) * 255
+    assert toned.dtype == torch.uint8
+    assert (toned - floats).abs().max() < 0.501

@@ -51,7 +51,8 @@ def cpu(
     """CPU time of one image on one thread: decoding it, albumentations' peers, and ours each way.
 
     "network" is what a backend takes alone; "whole" is all that a transform pays in a loader's
-    worker, with noise and tone step. The ceiling is a convolution of 256 channels in the same library and precision.
+    worker, with noise and tone step. The ceiling is a convolution of 256 channels in the same
+    library and precision.
 
     Args:
         folder: photos; they are scaled to `size` and written as JPEG into `scratch`.
