@@ -144,6 +144,9 @@ class Data:
     """Height and width of a training crop, in px; smaller images are enlarged to it."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Each crop is resized by a factor drawn from this range, on both sides."""
+    white: int = 0
+    """Level of 16-bit images that a network is shown as white, brighter ones too; 0: that of all
+    bits that they use, 4095 of 12 bits, 8191 for depth up to 8 m in mm."""
     flip: bool = True
     """Mirror half of the crops left to right."""
     match_size: bool = True
@@ -167,6 +170,7 @@ class Data:
             0 < self.scale[0] <= self.scale[1] < 100,
             f"scale must be two ascending factors, got {self.scale}",
         )
+        _require(0 <= self.white <= 65535, f"white must lie in [0, 65535], got {self.white}")
         _require(self.memory_mb >= 1, f"memory_mb must be 1 or more, got {self.memory_mb}")
         _require(1 <= self.reuse <= 64, f"reuse must lie in [1, 64], got {self.reuse}")
 

@@ -41,6 +41,7 @@ class ImageRefiner:
             and on a CPU with AMX; or "auto": bf16 on these, else fp32. A match after the network
             enlarges what is apart as it enlarges contrast.
         backend: what runs the network: a name of `simgan_aug.backends`, or one that is made.
+        white: level of uint16 images that the network is shown as white; 0: 65535.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class ImageRefiner:
         max_workspace_mb: int = 1024,
         precision: str = "auto",
         backend: str | Backend = "torch",
+        white: int = 0,
     ) -> None:
         if max_workspace_mb < 1:
             raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
@@ -67,6 +69,7 @@ class ImageRefiner:
         self.channels = channels
         self.bank = None if bank is None else bank.cpu()  # a few numbers, picked by the CPU
         self.match, self.share = match, share
+        self.white = white
         self.max_workspace_mb = max_workspace_mb
         self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
@@ -107,6 +110,7 @@ class ImageRefiner:
             loaded.config.tone.share,
             max_workspace_mb=max_workspace_mb,
             backend=backend_of(backend, loaded.network, device, precision, path),
+            white=loaded.config.data.white,
         )
         refiner.provenance = loaded.provenance
         return refiner
@@ -163,7 +167,8 @@ class ImageRefiner:
         channel_order: str,
     ) -> Image:
         # Floats on a GPU are looked at once only: each look waits for the GPU.
-        pixels = Pixels(image, self.channels, channel_order, look=not self._looked)
+        look = not self._looked
+        pixels = Pixels(image, self.channels, channel_order, white=self.white, look=look)
         self._looked = True
         count = pixels.shape[0]
         seeds, strengths = seeds_of(seed, count), strengths_of(strength, count)

@@ -24,9 +24,10 @@ Image = Any  # np.ndarray | Tensor; the public annotation of what goes in and co
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in luminance (ITU-R BT.601)."""
 
-_SCALES: dict[torch.dtype, float] = {torch.uint8: 255.0, torch.uint16: 65535.0} | dict.fromkeys(
+_HIGHEST: dict[torch.dtype, float] = {torch.uint8: 255.0, torch.uint16: 65535.0} | dict.fromkeys(
     (torch.float16, torch.bfloat16, torch.float32, torch.float64), 1.0
 )
+"""What the values of a dtype reach."""
 
 
 class Pixels:
@@ -45,6 +46,8 @@ class Pixels:
         channels: of the refiner.
         channel_order: "rgb", or "bgr" as OpenCV reads; of the three colours of an image, if it has
             three.
+        white: level of uint16 that is shown as 1, as are higher ones; 0: 65535. A change is in
+            units of it, and what it is added to may lie above.
         look: whether to hold floats on a GPU against [0, 1], which waits for the GPU; on a CPU it
             is always done.
 
@@ -54,12 +57,18 @@ class Pixels:
     """
 
     def __init__(
-        self, image: Image, channels: int, channel_order: str = "rgb", look: bool = False
+        self,
+        image: Image,
+        channels: int,
+        channel_order: str = "rgb",
+        *,
+        white: int = 0,
+        look: bool = False,
     ) -> None:
         check_channel_order(channel_order)
         self._image = image
         self._native = _to_nchw(image)  # (N, K, H, W) in the dtype that came
-        self._scale = _scale(self._native, look)
+        self._scale = _scale(self._native, white, look)
         self._colours, self._grey = _split(self._native.shape[1], channels)
         self._channels = channels
         self._reversed = channel_order == "bgr" and self._colours == 3
@@ -105,6 +114,8 @@ class Pixels:
         colour = self._native[:, : self._colours].to(torch.float32)
         if self._scale != 1:
             colour /= self._scale
+        if self._scale < _HIGHEST.get(self._native.dtype, 1):
+            colour.clamp_(max=1)
         if self._reversed:
             return colour.flip(1)
         return colour.expand(-1, self._channels, -1, -1) if self._grey else colour
@@ -161,9 +172,14 @@ def check_channel_order(channel_order: str) -> None:
         raise ConfigError(f"channel_order must be 'rgb' or 'bgr', got {channel_order!r}")
 
 
-def to_display(image: Image) -> np.ndarray[Any, Any]:
-    """A grey or RGB image, with alpha or not, as (H, W, 3) uint8; for sheets and previews only."""
-    shown = (Pixels(image, 3).colour()[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
+def to_display(image: Image, white: int = 0) -> np.ndarray[Any, Any]:
+    """A grey or RGB image, with alpha or not, as (H, W, 3) uint8; for sheets and previews only.
+
+    `white` is that of `Pixels`.
+    """
+    shown = (
+        (Pixels(image, 3, white=white).colour()[0] * 255).round().to(torch.uint8).permute(1, 2, 0)
+    )
     return cast("np.ndarray[Any, Any]", shown.cpu().numpy())
 
 
@@ -235,7 +251,7 @@ def _added(colour: Tensor, change: Tensor, scale: float) -> Tensor:
         return _added_by_opencv(colour, change)
     working = torch.float64 if colour.dtype == torch.float64 else torch.float32
     total = colour.to(working, copy=True)
-    total.add_(change.to(total), alpha=scale).clamp_(0, scale)
+    total.add_(change.to(total), alpha=scale).clamp_(0, _HIGHEST[colour.dtype])
     if not colour.dtype.is_floating_point:
         total.round_()
     return total.to(colour.dtype)
@@ -285,8 +301,9 @@ def _native_order(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
-def _scale(values: Tensor, look: bool) -> float:
-    if values.dtype not in _SCALES:
+def _scale(values: Tensor, white: int, look: bool) -> float:
+    """What is shown as 1."""
+    if values.dtype not in _HIGHEST:
         raise ImageError(f"expected uint8, uint16, or a float in [0, 1]; got {values.dtype}")
     if values.dtype.is_floating_point and (look or not values.is_cuda) and values.numel():
         low, high = (float(v) for v in torch.aminmax(values))
@@ -295,7 +312,7 @@ def _scale(values: Tensor, look: bool) -> float:
                 f"expected floats in [0, 1], got values from {low:g} to {high:g}; "
                 "divide by the range first"
             )
-    return _SCALES[values.dtype]
+    return white if values.dtype == torch.uint16 and white else _HIGHEST[values.dtype]
 
 
 def _split(present: int, channels: int) -> tuple[int, bool]:

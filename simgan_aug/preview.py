@@ -39,7 +39,8 @@ def preview(
     rows = {"synthetic": shown, "refined": refiner(shown, seed=seed, strength=strength)}
     if len(real):
         rows["real"] = _spaced(real, columns)
-    return sheet({name: [to_display(image) for image in row] for name, row in rows.items()})
+    white = refiner.white
+    return sheet({name: [to_display(image, white) for image in row] for name, row in rows.items()})
 
 
 def preview_folders(

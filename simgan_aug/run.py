@@ -5,6 +5,7 @@ What the folder holds: `simgan_aug.runfolder`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,7 +94,8 @@ class Run:
         self.real = data.read_real(
             inputs.real_origins, config.data, self.synthetic, inputs.real_weights
         )
-        self.bank = data.tone_bank(self.real, config.tone.photos, seed)
+        self.config = _whitened(self.config, self.synthetic, self.real)
+        self.bank = data.tone_bank(self.real, config.tone.photos, seed, self.config.data.white)
         self.state = self._start()
         self.state.scalars[CONTOURS] = config.regularization.contours
         self.regularization = regularization(config, self.state.scalars)
@@ -197,6 +199,7 @@ class Run:
                 tone.match,
                 tone.share,
                 device=self.device,
+                white=self.config.data.white,
             )
             return preview(refiner, self.synthetic.images, self.real.images)
 
@@ -288,3 +291,12 @@ class Run:
         for made in (refiner, discriminator, terms):
             made.to(self.device)
         return TrainingState(refiner, discriminator, self.config.training, self.ranks, terms)
+
+
+def _whitened(config: Config, *sides: data.Source) -> Config:
+    """The config with the white of images of 16 bits: that of all bits that they use."""
+    highest = max(side.highest for side in sides)
+    if config.data.white or not highest:
+        return config
+    white = 2 ** highest.bit_length() - 1
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, white=white))

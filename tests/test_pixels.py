@@ -504,3 +504,29 @@ def test_parts_of_a_batch_are_put_together_as_the_image_that_came(cuts, channels
     assert all(isinstance(part, torch.Tensor) for part in parts)
     assert np.array_equal(pixels.gathered(parts), pixels.add(change))
     assert pixels.shape == (5, 4, 6)
+
+
+@settings(deadline=None)
+@given(
+    white=st.integers(1, 65535),
+    values=st.lists(st.integers(0, 65535), min_size=1, max_size=9),
+    change=st.floats(-2, 2),
+)
+def test_a_deep_image_is_seen_up_to_its_white_and_changed_in_units_of_it(white, values, change):
+    image = np.array([values], np.uint16)
+    pixels = Pixels(image, 1, white=white)
+    levels = np.array(values)
+
+    seen = pixels.colour().flatten().numpy()
+    same = pixels.add(torch.zeros(1, 1, *image.shape))
+    changed = pixels.add(torch.full((1, 1, *image.shape), change))[0].astype(int)
+
+    assert seen == pytest.approx(np.minimum(levels / white, 1), abs=1e-6)
+    assert np.array_equal(same, image)
+    assert np.abs(changed - np.clip(levels + change * white, 0, 65535)).max() <= 0.51
+
+
+def test_images_of_8_bits_have_no_white_of_their_own():
+    image = np.array([[0, 255]], np.uint8)
+
+    assert Pixels(image, 1, white=100).colour().flatten().tolist() == [0, 1]

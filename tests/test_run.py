@@ -533,3 +533,43 @@ def test_a_run_of_an_earlier_version_is_refused_in_words(inputs, tmp_path):
 
     with pytest.raises(CheckpointError, match="run of an earlier simgan_aug; begin a new one"):
         read_info(tmp_path / "out")
+
+
+def deepen(folder, bits):
+    """The images of a folder, grey, with so many bits in 16."""
+    for path in folder.iterdir():
+        grey = np.array(Image.open(path).convert("L")).astype(np.uint16)
+        Image.fromarray(grey << (bits - 8)).save(path)
+
+
+@pytest.mark.parametrize(("stated", "white"), [(0, 4095), (3000, 3000)])
+def test_of_16_bits_a_refiner_sees_those_that_images_use(inputs, tmp_path, stated, white):
+    deepen(tmp_path / "synthetic", 12)
+    deepen(tmp_path / "real", 10)
+    config = dataclasses.replace(SMALL, data=dataclasses.replace(SMALL.data, white=stated))
+    list(Run(config, inputs, tmp_path / "out").steps())
+
+    refiner = ImageRefiner.load(tmp_path / "out" / "refiner.safetensors")
+    image = np.array(Image.open(tmp_path / "synthetic" / "0.png")).astype(np.uint16)
+    seen = []
+    refiner.network.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    refined = refiner(image)
+
+    assert refiner.white == read_info(tmp_path / "out")["config"]["data"]["white"] == white
+    assert refined.dtype == np.uint16
+    assert seen[0].max() > 0.8
+    assert 0 < np.abs(refined.astype(int) - image).max() <= white
+
+
+def test_a_run_of_deep_images_resumes_to_the_same_refiner(inputs, tmp_path):
+    deepen(tmp_path / "synthetic", 12)
+    deepen(tmp_path / "real", 12)
+    list(Run(SMALL, inputs, tmp_path / "whole").steps())
+    running = Run(SMALL, inputs, tmp_path / "parts").steps()
+    for _ in range(3):
+        next(running)
+    running.close()
+
+    list(Run(SMALL, inputs, tmp_path / "parts", resume=True).steps())
+
+    assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))

@@ -167,10 +167,10 @@ class Crops:
             for image, w in zip(images, windows, strict=True)
         ]
         if all(cut.shape[:2] == self.config.crop for cut in cuts):
-            return _unit(np.stack(cuts))  # at once, which is faster
+            return self._unit(np.stack(cuts))  # at once, which is faster
         sized = []
         for cut in cuts:
-            crop = _unit(cut[None].copy())  # as it lies in memory, not a mirrored view
+            crop = self._unit(cut[None].copy())  # as it lies in memory, not a mirrored view
             if cut.shape[:2] != self.config.crop:
                 crop = F.interpolate(crop, self.config.crop, mode="bilinear", antialias=True)
             sized.append(crop)
@@ -195,25 +195,24 @@ class Crops:
             self._histograms.clear()
         for row in rows:
             if row.index not in self._histograms:
-                self._histograms[row.index] = tone.histogram(_unit(row.image[None])[0])
+                self._histograms[row.index] = tone.histogram(self._unit(row.image[None])[0])
         return torch.stack([self._histograms[row.index] for row in rows])
 
+    def _unit(self, pixels: Array) -> Tensor:
+        """(B, H, W, C) of a file -> (B, C, H, W) float32 in [0, 1]; weights stay weights."""
+        if pixels.dtype == np.float16:
+            return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 1)
+        return Pixels(pixels, pixels.shape[3], white=self.config.white).colour()
 
-def tone_bank(real: Source, photos: int, seed: int) -> Tensor | None:
+
+def tone_bank(real: Source, photos: int, seed: int, white: int = 0) -> Tensor | None:
     """Tones of `photos` real photos drawn by seed, (K, C, Q).
 
-    None for 0; all of them if there are fewer.
+    None for 0; all of them if there are fewer. `white` is that of `Data`.
     """
     if not photos:
         return None
     chosen = real.some(photos, np.random.default_rng([seed, 1]))
-    return torch.stack(
-        [tone.quantiles(tone.histogram(_unit(real.images[index][None])[0])) for index in chosen]
-    )
-
-
-def _unit(pixels: Array) -> Tensor:
-    """(B, H, W, C) of a file's dtype -> (B, C, H, W) float32 in [0, 1]; weights stay weights."""
-    if pixels.dtype == np.float16:
-        return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 1)
-    return Pixels(pixels, pixels.shape[3]).colour()
+    channels = real.channels
+    seen = (Pixels(real.images[index], channels, white=white).colour()[0] for index in chosen)
+    return torch.stack([tone.quantiles(tone.histogram(photo)) for photo in seen])

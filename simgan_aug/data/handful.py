@@ -48,7 +48,7 @@ def take_handful(
         bank: (K, C, Q) tones; the image with number i takes the one that seed i picks.
         paired: whether real crops come with their own tone.
     """
-    seed, match = config.training.seed, config.tone.match == "before"
+    seed, match, white = config.training.seed, config.tone.match == "before", config.data.white
     crops = next(Crops(synthetic, config.data, COUNT, seed, bank, match).batches(NUMBER))
     photos = next(Crops(real, config.data, COUNT, seed, own_tone=paired).batches(NUMBER))
     images, labels = take_labelled(synthetic, config, bank, COUNT, LABELS)
@@ -57,7 +57,8 @@ def take_handful(
         images=images,
         boxes=labels,
         real=[
-            _image(_colour(image[_window(image.shape[0], image.shape[1], ())[0]])) for image in seen
+            _image(_colour(image[_window(image.shape[0], image.shape[1], ())[0]], white))
+            for image in seen
         ],
         crops=crops.images,
         reference=crops.reference,
@@ -76,15 +77,15 @@ def take_labelled(
         count: of images.
         most: labels of an image.
     """
-    match = config.tone.match == "before"
+    match, white = config.tone.match == "before", config.data.white
     images, labels = [], []
     chosen = spaced(len(synthetic.images), count)
     for number, (index, every) in enumerate(zip(chosen, synthetic.boxes(chosen), strict=True)):
         image, own = synthetic.images[index], [every[row] for row in spaced(len(every), most)]
         window, inside = _window(image.shape[0], image.shape[1], own)
-        pixels = _colour(image[window])
+        pixels = _colour(image[window], white)
         if bank is not None and match:
-            curve = tone.tone_curve(tone.histogram(_colour(image)), tone.pick(bank, number))
+            curve = tone.tone_curve(tone.histogram(_colour(image, white)), tone.pick(bank, number))
             pixels = tone.apply_curve(pixels, curve)
         images.append(_image(pixels))
         labels.append(inside)
@@ -110,9 +111,9 @@ def _start(middle: float, length: int) -> int:
     return max(0, min(math.floor(middle) - SIDE // 2, length - SIDE))
 
 
-def _colour(image: Array) -> Tensor:
+def _colour(image: Array, white: int) -> Tensor:
     """(H, W, C) of a file's dtype -> (C, H, W) in [0, 1]."""
-    return Pixels(image, image.shape[2]).colour()[0]
+    return Pixels(image, image.shape[2], white=white).colour()[0]
 
 
 def _image(pixels: Tensor) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image as PilImage
@@ -148,29 +148,41 @@ class Reader:
 CHANNELS = ": set data.channels to 3 or 1 (--channels) to convert them"
 
 
+class Looked(NamedTuple):
+    """What some images are like."""
+
+    sizes: Array
+    """Height and width in px, (N, 2)."""
+    bytes: float
+    """Mean length, decoded, with weights."""
+    highest: int
+    """Level of any, if they have 16 bits; else 0."""
+
+
 def look(
     reader: Reader, images: Sequence[Array], weights: Sequence[Array] | None, indices: Sequence[int]
-) -> tuple[Array, float]:
-    """Decode some images with their weights: sizes in px, (N, 2), and mean length in bytes.
+) -> Looked:
+    """Decode some images with their weights.
 
     Raises:
         DataError: as `Reader.image`; of grey images among others it says how many there are.
     """
 
-    def looked(index: int) -> tuple[int, int, int] | None:
+    def looked(index: int) -> tuple[int, int, int, int] | None:
         try:
             image = images[index]
         except Mixed:
             return None
         more = 0 if weights is None else weights[index].nbytes
-        return image.shape[0], image.shape[1], image.nbytes + more
+        highest = int(image.max()) if image.dtype == np.uint16 else 0
+        return image.shape[0], image.shape[1], image.nbytes + more, highest
 
     rows = [looked(indices[0]), *ahead(looked, indices[1:], 2 * THREADS)]  # the first settles all
     others = [index for index, row in zip(indices, rows, strict=True) if row is None]
     if others:
         raise _mixed(reader, images[indices[0]].shape[2], indices, others)
     found = np.array(rows)
-    return found[:, :2], float(found[:, 2].mean())
+    return Looked(found[:, :2], float(found[:, 2].mean()), int(found[:, 3].max()))
 
 
 def _mixed(

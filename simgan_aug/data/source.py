@@ -38,6 +38,8 @@ class Source:
     """Median of the shorter sides, in px, of a sample if they are many; None: look."""
     boxes: Callable[[Sequence[int]], list[list[Box]]] = _no_boxes
     """Of the labels in some images, by number: x, y, width, height in px."""
+    highest: int = 0
+    """Level found in images of 16 bits, all or some if they are many; 0: they have 8."""
     is_held: bool = True
     """Whether all images are in memory."""
 

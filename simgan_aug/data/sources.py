@@ -143,13 +143,13 @@ def _source(
     weighed = Column(kept, total, lambda index: reader.weight(index, images))
     labels = weighed if reader.is_weighted else None
     sample = sorted({*spaced(total, SAMPLE), *reader.starts[:-1]})
-    sizes, mean = look(reader, images, labels, sample)
+    sizes, mean, highest = look(reader, images, labels, sample)
     stated = reader.stated()
     shorter = int(np.median((sizes if stated is None else stated).min(axis=1)))
     fits = mean * total <= kept.room
     if fits and len(sample) < total:
-        rest = sorted(set(range(total)).difference(sample))
-        sizes = np.concatenate([sizes, look(reader, images, labels, rest)[0]])
+        others = look(reader, images, labels, sorted(set(range(total)).difference(sample)))
+        sizes, highest = np.concatenate([sizes, others.sizes]), max(highest, others.highest)
     return Source(
         images=images,
         names=[name for listing in reader.listings for name in listing.names],
@@ -159,6 +159,7 @@ def _source(
         sizes=sizes if fits or stated is None else stated,
         shorter=shorter,
         boxes=boxes,
+        highest=highest,
         is_held=fits and not kept.has_dropped,
     )
 
