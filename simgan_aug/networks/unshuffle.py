@@ -157,8 +157,7 @@ def _folded_at_once(parts: Sequence[Tensor], factor: int) -> Tensor:
         start = stop
     pieces = together.view(batch, rows, factor, columns, factor * channels)
     folded = parts[0].new_empty(batch, rows + 2, columns + 2, factor, factor * channels)
-    for row in range(factor):
-        folded[:, 1:-1, 1:-1, row] = pieces[:, :, row]
+    folded[:, 1:-1, 1:-1] = pieces.transpose(2, 3)
     folded[:, 0], folded[:, -1] = folded[:, 2], folded[:, -3]
     folded[:, :, 0], folded[:, :, -1] = folded[:, :, 2], folded[:, :, -3]
     return folded.flatten(3).movedim(-1, 1)
