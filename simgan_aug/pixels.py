@@ -162,6 +162,11 @@ class Pixels:
         return _from_nchw(whole, like=self._image)
 
 
+def all_bits(level: int) -> int:
+    """The highest level of as many bits as one uses: 4095 for all from 2048 to 4095."""
+    return int(2 ** level.bit_length() - 1)
+
+
 def check_channel_order(channel_order: str) -> None:
     """Reject an order of channels that is neither "rgb" nor "bgr".
 

@@ -25,6 +25,7 @@ from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks.contract import takes_reference
 from simgan_aug.oversight import Oversight
 from simgan_aug.parts import CONTOURS, build_network, build_terms, check_parts, regularization
+from simgan_aug.pixels import all_bits
 from simgan_aug.preview import preview
 from simgan_aug.ranks import Ranks
 from simgan_aug.rollback import LastGood, Rollback
@@ -298,5 +299,5 @@ def _whitened(config: Config, *sides: data.Source) -> Config:
     highest = max(side.highest for side in sides)
     if config.data.white or not highest:
         return config
-    white = 2 ** highest.bit_length() - 1
+    white = all_bits(highest)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, white=white))

@@ -106,7 +106,8 @@ def audit(
         ImageError: the images are of two sizes, or none.
         DataError: an annotation that makes no sense.
     """
-    pair = Pair(old if isinstance(old, View) else View(old), View(new))
+    before = old if isinstance(old, View) else View(old)
+    pair = Pair(before, View(new, before.white))
     limits = limits or Limits()
     taken = np.zeros(pair.size, dtype=bool)
     labels = []

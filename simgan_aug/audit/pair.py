@@ -12,7 +12,7 @@ import numpy as np
 
 from simgan_aug.displacement import structure
 from simgan_aug.errors import ImageError
-from simgan_aug.pixels import LUMA
+from simgan_aug.pixels import LUMA, all_bits
 
 Array = np.ndarray[Any, Any]
 
@@ -42,12 +42,14 @@ class View:
     Args:
         image: (H, W) or (H, W, C); uint8, uint16, or floats in [0, 1]. Alpha (a second or a fourth
             channel) is not looked at.
+        white: level of uint16 that counts as white; 0: that of all bits that the image uses.
 
     Raises:
         ImageError: another kind of image.
     """
 
     image: Array
+    white: int = 0
 
     def __post_init__(self) -> None:
         """Reject what cannot be compared."""
@@ -64,11 +66,13 @@ class View:
                 f"expected floats in [0, 1], got values from {low:g} to {high:g}; "
                 "divide by the range first"
             )
+        if not self.white and image.dtype.name == "uint16":
+            object.__setattr__(self, "white", all_bits(int(image.max())))
 
     @cached_property
     def structure(self) -> Array:
         """Edge directions; see `simgan_aug.displacement.structure`."""
-        return structure(_levels(self.image))
+        return structure(_levels(self.image, self.white))
 
     @cached_property
     def edges(self) -> Array:
@@ -78,7 +82,7 @@ class View:
     @cached_property
     def smooth(self) -> Array:
         """(H, W, C) float32 in 8-bit levels, without alpha and without grain."""
-        return np.atleast_3d(cv2.GaussianBlur(_levels(self.image), (0, 0), SMOOTHING))
+        return np.atleast_3d(cv2.GaussianBlur(_levels(self.image, self.white), (0, 0), SMOOTHING))
 
     @cached_property
     def grey(self) -> Array:
@@ -191,11 +195,11 @@ def _step(image: Array) -> int:
     return max(1, round(math.sqrt(image.size / SAMPLE)))
 
 
-def _levels(image: Array) -> Array:
+def _levels(image: Array, white: int) -> Array:
     """(H, W, C) float32 in [0, 255] without alpha."""
     image = np.atleast_3d(image)
     colours = image.shape[2] - (image.shape[2] in (2, 4))
-    scale = {"uint8": 1.0, "uint16": 1 / 257}.get(image.dtype.name, 255.0)
+    scale = {"uint8": 1.0, "uint16": 255 / max(1, white)}.get(image.dtype.name, 255.0)
     return np.ascontiguousarray(image[..., :colours], dtype=np.float32) * np.float32(scale)
 
 

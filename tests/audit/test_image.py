@@ -130,6 +130,7 @@ def kinds():
     return {
         "uint8": lambda i: i,
         "uint16": lambda i: i.astype(np.uint16) * 257,
+        "10 bits": lambda i: i.astype(np.uint16) * 4,
         "big-endian": lambda i: (i.astype(np.uint16) * 257).astype(">u2"),
         "float16": lambda i: (i / 255).astype(np.float16),
         "float32": lambda i: (i / 255).astype(np.float32),
