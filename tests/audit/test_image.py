@@ -400,3 +400,14 @@ def test_a_label_tells_how_sure_its_displacement_is():
     assert same.match == pytest.approx(1, abs=1e-3)
     assert 0.25 < less.match < 0.99
     assert flat.match is None
+
+
+@pytest.mark.parametrize("bits", [9, 12, 16])
+def test_an_image_of_16_bits_counts_in_the_bits_that_it_uses(bits):
+    image = scene()
+    image[0, 0] = 255
+
+    deep = View(image.astype(np.uint16) << (bits - 8))
+
+    assert np.abs(deep.smooth - View(image).smooth).max() < 1
+    assert View(np.zeros((9, 9), np.uint16)).smooth.max() == 0
