@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from simgan_aug.config import Training
 from simgan_aug.errors import ConfigError
 from simgan_aug.history import HistoryBuffer
+from simgan_aug.networks.contract import to_channels_last
 from simgan_aug.ranks import Ranks
 from simgan_aug.terms import Terms
 
@@ -46,7 +47,7 @@ class TrainingState:
         for network in (refiner, discriminator):
             network.train()  # a term stays in the mode that its author chose
         for network in (refiner, discriminator, self.terms):
-            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            to_channels_last(network)
         self.refiner = refiner
         self.discriminator = discriminator
         self.average = AveragedModel(refiner, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]

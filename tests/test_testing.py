@@ -921,6 +921,38 @@ def test_an_offered_part_is_found_while_it_lasts_and_gone_afterwards(tmp_path):
         ImageRefiner.load(file, device="cpu")
 
 
+class Volume(Refiner):
+    """Channels as a third dimension."""
+
+    def __init__(self, channels=3):
+        super().__init__(channels)
+        self.conv = nn.Conv3d(1, 1, 3, padding=1)
+
+    def forward(self, images):
+        return images + self.conv(images[:, None])[:, 0].to(images.dtype)
+
+
+def test_a_refiner_whose_weights_are_of_three_dimensions_is_sound_and_trains(tmp_path):
+    testing.check_refiner(Volume)
+
+    with testing.offered(Plugin(volume=Volume), "mine"):
+        file = testing.train_briefly(tmp_path, refiner="volume")
+        refined = ImageRefiner.load(file, device="cpu")(np.full((9, 7, 3), 90, np.uint8))
+
+    assert refined.shape == (9, 7, 3)
+
+
+def test_weights_of_two_dimensions_lie_as_images_do():
+    network = UnshuffleRefiner(3, features=8, blocks=1)
+
+    refine = ImageRefiner(network, 3, None, device="cpu")
+
+    last = torch.channels_last
+    assert all(
+        w.is_contiguous(memory_format=last) for w in refine.network.parameters() if w.ndim == 4
+    )
+
+
 @pytest.mark.parametrize(
     ("module", "name", "said"),
     [

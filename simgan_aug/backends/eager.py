@@ -18,7 +18,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from simgan_aug.networks.contract import condition
+from simgan_aug.networks.contract import condition, to_channels_last
 
 
 class TorchBackend:
@@ -39,7 +39,7 @@ class TorchBackend:
         self.device, self.precision = device, precision
         self.identity = f"{'compiled ' if compiled else ''}torch {torch.__version__}"
         self._network = network.to(device)
-        self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        to_channels_last(self._network)
         self._run: Callable[..., Any] = network
         self._replay: Callable[..., Any] = network
         if compiled:

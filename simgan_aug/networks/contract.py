@@ -82,6 +82,16 @@ def memory_per_pixel(refiner: nn.Module) -> int:
     return int(getattr(refiner, "bytes_per_pixel", 2048))
 
 
+def to_channels_last(network: nn.Module) -> None:
+    """Lay weights out as training and inference lay out images; those of other layers stay.
+
+    As `network.to(memory_format=torch.channels_last)`, which refuses the weights of a `Conv3d`.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+
+
 def check_between(name: str, value: float, low: float, high: float) -> None:
     """Reject a constructor's value outside [low, high].
 

@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor, nn
 
+from simgan_aug.networks.contract import to_channels_last
 from simgan_aug.testing import networks
 from simgan_aug.testing.checks import differs, lesson
 from simgan_aug.testing.fields import receptive_field
@@ -48,9 +49,9 @@ def memory_format(subject: Subject) -> None:
     """Images and weights in channels_last memory, as inference holds them, give the same."""
     for network, sample in subject.cases():
         plain = _called(network, sample)
-        last = torch.channels_last
-        inner = copy.deepcopy(network).to(memory_format=last)  # type: ignore[call-overload]
-        images = sample.images.contiguous(memory_format=last)
+        inner = copy.deepcopy(network)
+        to_channels_last(inner)
+        images = sample.images.contiguous(memory_format=torch.channels_last)
         moved = _called(inner, Sample(images, sample.extra))
         apart = differs(plain, moved)
         assert not apart, lesson(
