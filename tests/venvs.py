@@ -21,7 +21,13 @@ class Venv:
         (self.packages / "seen.pth").write_text(seen)
 
     def run(self, *words, code=0):
-        """What a command prints; pip is that of this environment, told of the other one."""
+        """What a command prints; pip is that of this environment, told of the other one.
+
+        Args:
+            words: of the command.
+            code: expected exit code, or those that are; of 0 what was printed is given, of others
+                what was said of the error.
+        """
         path = os.pathsep.join([str(self.bin), os.environ["PATH"]])
         own = {"simgan-aug": ["-m", "simgan_aug.cli"], "python": [], "pip": ["-m", "pip"]}
         first = [sys.executable if words[0] == "pip" else self.bin / "python", *own[words[0]]]
@@ -34,8 +40,10 @@ class Venv:
             text=True,
             check=False,
         )
-        assert ran.returncode == code, ran.stdout + ran.stderr
-        return ran.stdout if code == 0 else ran.stderr
+        assert ran.returncode in (code if isinstance(code, tuple) else (code,)), (
+            ran.stdout + ran.stderr
+        )
+        return ran.stderr if ran.returncode else ran.stdout
 
     def install(self, folder):
         """`pip install FOLDER`, from nothing but what is on this machine."""
