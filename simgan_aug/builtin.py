@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from simgan_aug import losses, networks
@@ -40,4 +42,13 @@ def simgan_register_feature_transforms() -> Mapping[str, Callable[..., Any]]:
         "image_gradient": losses.image_gradient,
         "blur": losses.blur,
         "edge_direction": losses.edge_direction,
+    }
+
+
+@hookimpl
+def simgan_register_presets() -> Mapping[str, Callable[[], Path]]:
+    """What the paper trains."""
+    folder = Path(__file__).parent / "presets"
+    return {
+        name: partial(folder.joinpath, f"{name}.toml") for name in ("paper-eyes", "paper-hands")
     }

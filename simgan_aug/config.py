@@ -27,7 +27,6 @@ import os
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -311,30 +310,38 @@ class Config:
 
 
 def presets() -> list[str]:
-    """Names that `load_preset` knows."""
-    files = resources.files("simgan_aug.presets").iterdir()
-    return sorted(
-        [
-            "default",
-            *(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")),
-        ]
-    )
+    """Names that `load_preset` knows, those of plugins among them."""
+    from simgan_aug import plugins  # which imports torch, and "default" needs none of it
+
+    return sorted(["default", *plugins.parts("preset")])
 
 
 def load_preset(name: str) -> Config:
     """A preset by name.
 
     Raises:
-        ConfigError: there is none of this name.
+        ConfigError: there is none of this name, or the file of a plugin's cannot be had or is
+            wrong; names preset and plugin.
     """
-    if name not in presets():
-        raise ConfigError(f"no preset named {name!r}{did_you_mean(name, presets())}")
     if name == "default":
         return Config()
-    text = (
-        resources.files("simgan_aug.presets").joinpath(f"{name}.toml").read_text(encoding="utf-8")
-    )
-    return parse(tomllib.loads(text), source=f"preset {name}")
+    from simgan_aug import plugins
+
+    if name not in presets():
+        known = did_you_mean(name, presets())
+        raise ConfigError(f"no preset named {name!r}{known}{plugins.registry().broken}")
+    who = f"preset {name!r} of {plugins.owner('preset', name)}"
+    try:
+        path = Path(plugins.build("preset", name))
+    except Exception as error:
+        raise ConfigError(f"{who}: {type(error).__name__}: {error}") from error
+    try:
+        raw = _read(path)
+    except ConfigError as error:
+        raise ConfigError(f"{who}: {error}") from None
+    if "preset" in raw:
+        raise ConfigError(f"{who}: {path}: it stands on 'default'; leave out the key preset")
+    return parse(raw, source=who)
 
 
 def load_config(path: str | os.PathLike[str]) -> Config:
@@ -344,13 +351,7 @@ def load_config(path: str | os.PathLike[str]) -> Config:
         ConfigError: the file cannot be read, is no TOML, or has an unknown key, a wrong type or an
             impossible value; names the file, the table and the key.
     """
-    try:
-        raw = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot read the config file: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:  # a path with a NUL, bad UTF-8, bad TOML
-        raise ConfigError(f"{path}: not a TOML file: {error}") from None
-    return parse(raw, source=str(path))
+    return parse(_read(Path(path)), source=str(path))
 
 
 def parse(raw: Mapping[str, Any], source: str) -> Config:
@@ -382,6 +383,16 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
         return Config(**sections)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the config file: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:  # a path with a NUL, bad UTF-8, bad TOML
+        raise ConfigError(f"{path}: not a TOML file: {error}") from None
 
 
 def _part(base: Part, table: Mapping[str, Any], where: str) -> Part:

@@ -26,6 +26,7 @@ Versions; hooks and arguments are only ever added, and a hook takes those argume
 
 1   refiners, discriminators, losses, feature transforms, checkpoints; observers of training
 2   regularizations, gates, sources, spaces, commands
+3   presets
 
 A hook of a later version, marked with `@simgan_aug.hookimpl(optionalhook=True)`, is passed over by
 an earlier simgan_aug instead of being a fault.
@@ -39,7 +40,7 @@ from typing import Any
 
 import pluggy
 
-VERSION = 2
+VERSION = 3
 """Of this contract; a later version understands plugins of every earlier one."""
 
 hookspec = pluggy.HookspecMarker("simgan_aug")
@@ -114,6 +115,16 @@ def simgan_register_checkpoints() -> Mapping[str, Callable[[], Path]]:  # type: 
 
     Such a name can stand wherever the path of a refiner file can. The function is called each time
     that it does.
+    """
+
+
+@hookspec
+def simgan_register_presets() -> Mapping[str, Callable[[], Path]]:  # type: ignore[empty-body]
+    """Presets that the distribution ships: functions that give the path of a TOML file.
+
+    The file states what differs from the preset "default"; it names no preset itself. Chosen by
+    `--preset` of `train` and by the key `preset` of a TOML file. The function is called each time
+    that it is; what is wrong with its file is a `ConfigError` that names preset and plugin.
     """
 
 

@@ -20,7 +20,11 @@ COMMANDS = (
     "realism",
     "refine",
 )
-TAKEN = {"command": (*COMMANDS, "report", "study", "train"), "space": ("random",)}
+TAKEN = {
+    "command": (*COMMANDS, "report", "study", "train"),
+    "preset": ("default",),
+    "space": ("random",),
+}
 """Names of ours that are no plugin's, by kind."""
 
 
@@ -66,6 +70,7 @@ KINDS = {
     "regularization": Offer("simgan_register_regularizations", _no_callable),
     "feature transform": Offer("simgan_register_feature_transforms", _no_callable),
     "checkpoint": Offer("simgan_register_checkpoints", _no_callable),
+    "preset": Offer("simgan_register_presets", _no_callable),
     "gate": Offer("simgan_register_gates", _no_callable),
     "space": Offer("simgan_register_spaces", _no_space),
     "command": Offer("simgan_register_commands", _no_command),

@@ -6,8 +6,9 @@ import inspect
 import json
 
 import pytest
+from plugged import plugged
 
-from simgan_aug import config
+from simgan_aug import config, plugins
 from simgan_aug.config import Config, Part, load_config, load_preset, parse, presets
 from simgan_aug.errors import ConfigError
 
@@ -24,7 +25,10 @@ def write(tmp_path):
     return write
 
 
-@pytest.mark.parametrize("name", presets())
+OURS = ["default", "paper-eyes", "paper-hands"]
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_every_preset_survives_the_way_into_a_checkpoint_and_back(name):
     settings = load_preset(name)
 
@@ -34,10 +38,89 @@ def test_every_preset_survives_the_way_into_a_checkpoint_and_back(name):
 
 
 def test_the_presets_are_the_default_and_the_papers_two():
-    names = presets()
+    ours = [n for n, part in plugins.parts("preset").items() if part.plugin == "builtin"]
 
-    assert names == ["default", "paper-eyes", "paper-hands"]
+    assert ["default", *sorted(ours)] == OURS
+    assert set(presets()) >= set(OURS)
     assert load_preset("default") == Config()
+
+
+SHIPS = """
+    from pathlib import Path
+
+    import simgan_aug
+
+    HERE = Path(__file__).parent
+
+    @simgan_aug.hookimpl
+    def simgan_register_presets():
+        return {
+            "night": lambda: HERE / "night.toml",
+            "lost": lambda: HERE / "lost.toml",
+            "torn": lambda: HERE / "torn.toml",
+            "wrong": lambda: HERE / "wrong.toml",
+            "nested": lambda: HERE / "nested.toml",
+            "raises": lambda: 1 / 0,
+            "nothing": lambda: None,
+        }
+"""
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """A plugin with presets, one of which is sound."""
+    site = tmp_path / "site"
+    with plugged(site, ships=SHIPS):
+        (site / "night.toml").write_text("[refiner]\nfeatures = 5\n[training]\nsteps = 7\n")
+        (site / "torn.toml").write_text("[refiner")
+        (site / "wrong.toml").write_text("[trainning]\nsteps = 7\n")
+        (site / "nested.toml").write_text('preset = "nested"\n')
+        yield
+
+
+@pytest.mark.usefixtures("shipped")
+def test_a_plugins_preset_goes_by_its_name_and_a_file_may_stand_on_it(write):
+    assert "night" in presets()
+    assert load_preset("night").refiner == Part(name="unshuffle", options={"features": 5})
+    assert load_preset("night").training.steps == 7
+    over = load_config(write('preset = "night"\n[training]\nsteps = 9\n'))
+    assert over.refiner == load_preset("night").refiner
+    assert over.training.steps == 9
+
+
+@pytest.mark.usefixtures("shipped")
+def test_the_nearest_preset_may_be_a_plugins(write):
+    with pytest.raises(ConfigError, match=r"my.toml: preset: no preset named 'nihgt'.*'night'\?"):
+        load_config(write('preset = "nihgt"'))
+
+
+@pytest.mark.usefixtures("shipped")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("lost", r"lost.toml: cannot read the config file: No such file"),
+        ("torn", r"torn.toml: not a TOML file"),
+        ("wrong", r"unknown table or key 'trainning'.*did you mean 'training'"),
+        ("nested", r"nested.toml: it stands on 'default'; leave out the key preset"),
+        ("raises", r"ZeroDivisionError: division by zero"),
+        ("nothing", r"TypeError: .*NoneType"),
+    ],
+)
+def test_a_preset_that_cannot_be_had_is_named_with_its_plugin(name, said):
+    with pytest.raises(
+        ConfigError, match=rf"preset '{name}' of 'ships' of ships-dist 1.2: .*{said}"
+    ):
+        load_preset(name)
+
+
+def test_a_preset_of_our_name_is_refused(tmp_path):
+    for name in OURS:
+        source = SHIPS.replace("night", name)
+        with (
+            pytest.warns(UserWarning, match=f"the preset '{name}' is already offered by"),
+            plugged(tmp_path / name, ships=source),
+        ):
+            assert sorted(plugins.parts("preset")) == OURS[1:]
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones():

@@ -32,10 +32,11 @@ LAYERS = [
     {"state"},
     # wiring
     {"checkpoint"},
+    {"config"},
     {"plugins"},
     {"builtin", "observers"},
     # contract
-    {"hookspecs", "config"},
+    {"hookspecs"},
     # parts
     {"exported", "folders", "geometry", "labels", "sheet"},
     {"rows"},

@@ -159,6 +159,7 @@ def test_our_parts_come_through_the_same_hooks():
         "simgan_register_discriminators",
         "simgan_register_feature_transforms",
         "simgan_register_losses",
+        "simgan_register_presets",
         "simgan_register_refiners",
     ]
     assert "simgan_training_step" in registry.plugins["observers"].hooks

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import resources
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from simgan_aug.errors import ConfigError, did_you_mean
 from simgan_aug.hookspecs import hookimpl
 from simgan_aug_cut.networks import CutPatchGAN, CutResNet
 from simgan_aug_cut.patch_nce import PatchNCE
 
-__all__ = ["CutPatchGAN", "CutResNet", "PatchNCE", "recipe"]
+__all__ = ["CutPatchGAN", "CutResNet", "PatchNCE"]
 
-RECIPES = ("fastcut", "fastcut-small")
-
-
-def recipe(name: str) -> Path:
-    """The TOML file of a recipe, one of `RECIPES`, for `load_config` or `train --config`.
-
-    Raises:
-        ConfigError: there is none of this name.
-    """
-    if name not in RECIPES:
-        raise ConfigError(f"no recipe named {name!r}{did_you_mean(name, RECIPES)}")
-    return Path(str(resources.files("simgan_aug_cut") / f"{name}.toml"))
+PRESETS = ("fastcut", "fastcut-small")
 
 
 @hookimpl
@@ -44,3 +32,10 @@ def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:
 def simgan_register_regularizations() -> Mapping[str, Callable[..., Any]]:
     """The contrastive term of CUT."""
     return {"patch_nce": PatchNCE}
+
+
+@hookimpl
+def simgan_register_presets() -> Mapping[str, Callable[[], Path]]:
+    """FastCUT, for a GPU and for a CPU."""
+    folder = Path(__file__).parent
+    return {name: partial(folder.joinpath, f"{name}.toml") for name in PRESETS}

@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -21,7 +19,7 @@ from torch.nn import functional as F
 
 from simgan_aug import ImageRefiner, networks, plugins
 from simgan_aug.cli import main
-from simgan_aug.config import load_config
+from simgan_aug.config import load_preset
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.parts import check_parts
 
@@ -334,25 +332,15 @@ def test_impossible_options_are_refused(options):
         PatchNCE(small(), **options)
 
 
-# Recipes
+# Presets
 
 
-@pytest.mark.parametrize("name", simgan_aug_cut.RECIPES)
-def test_a_recipe_can_be_built(name):
-    check_parts(load_config(simgan_aug_cut.recipe(name)), name)
+@pytest.mark.parametrize("name", simgan_aug_cut.PRESETS)
+def test_a_preset_can_be_built(name):
+    config = load_preset(name)
 
-
-def test_a_recipe_of_another_name_is_refused():
-    with pytest.raises(ConfigError, match=r"'fastcat'.*did you mean 'fastcut'"):
-        simgan_aug_cut.recipe("fastcat")
-
-
-def test_the_command_prints_where_a_recipe_lies():
-    command = [sys.executable, "-m", "simgan_aug_cut", "fastcut"]
-
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-    assert printed.strip() == str(simgan_aug_cut.recipe("fastcut"))
+    check_parts(config, name)
+    assert config.refiner.name == "cut-resnet"
 
 
 # A training
