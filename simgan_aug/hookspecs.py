@@ -87,8 +87,8 @@ def simgan_register_regularizations() -> Mapping[str, Callable[..., Any]]:  # ty
     called in each update of the refiner, for each share of the batch, and its value times its
     weight is added to the loss; it is reported as "regularization/NAME". One that is no scalar
     tensor is a `PluginError`, one that is not finite is taken for divergence. Being means, terms do
-    not go with the reduction "paper_sum". It may draw from
-    torch's generators, which are seeded for each call and set back after it.
+    not go with the reduction "paper_sum". It may draw from torch's generators, which are seeded for
+    each call and set back after it.
 
     Chosen by `[[regularization.terms]]`, with a `name` and a `weight`. The factory takes the other
     options of that table and, if its signature names them, `channels` and `refiner`: the network
@@ -153,7 +153,7 @@ def simgan_register_sources() -> Mapping[str, Callable[[str], Any]]:  # type: ig
     may have `fingerprint`, a text that changes when the images do, else the names are held against
     those that a resumed run was begun with. `content` is called from several threads at once, in
     any order, as images are drawn. Chosen by `--synthetic SCHEME:REST` and `--real SCHEME:REST` of
-    `train`; such synthetic images have no labels. A scheme has two characters or more: small
+    `train` and `realism`; such synthetic images have no labels. A scheme has two characters or more: small
     letters, digits, +, - and ., a letter first; and an existing file of that name goes before it.
     Whatever is raised is shown as a `DataError` that names source and image.
     """

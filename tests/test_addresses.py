@@ -1,5 +1,6 @@
 """Images from a plugin's source: by address, and never mixed up with files."""
 
+import json
 import os
 from pathlib import Path
 
@@ -73,6 +74,46 @@ def train(*words):
     config += "crop = [16, 16]\n[training]\nsteps = 2\nbatch_size = 4\nhistory = 0\n"
     Path("small.toml").write_text(config)
     return main(["train", "--out", "run", "--device", "cpu", *words])
+
+
+# What is measured.
+
+
+def realism(capsys, *words):
+    """What the command says of the distances of two sides, without near-duplicates."""
+    code = main(["realism", "--groups", "none", "--json", *words])
+    said = capsys.readouterr()
+    return json.loads(said.out) if code == 0 else said.err
+
+
+def test_realism_of_a_source_is_that_of_the_folder_behind_it(capsys):
+    write_pair(Path(), count=16)
+    folders = realism(capsys, "--synthetic", "synthetic", "--real", "real")
+
+    packs = realism(capsys, "--synthetic", packed("synthetic"), "--real", packed("real"))
+    found = realism(capsys, "--synthetic", "synthetic/*.png", "--real", "real/*.png")
+
+    assert packs["counts"]["real"] == 16
+    assert packs == found == folders
+
+
+def test_refined_images_of_a_source_are_known_by_their_names(capsys):
+    write_pair(Path(), count=16)
+    refined = packed("real")  # of the same names
+    sides = ("--synthetic", packed("synthetic"), "--real", "real", "--refined", refined)
+
+    found = realism(capsys, *sides)
+
+    assert found["counts"]["groups"] == 32  # a refined image is in that of its synthetic one
+
+
+def test_an_image_of_a_source_that_cannot_be_measured_is_named(capsys):
+    write_pair(Path(), count=16)
+    address = "odd:([str(n) for n in range(16)], b'no image')"
+
+    said = realism(capsys, "--synthetic", "synthetic", "--real", address)
+
+    assert f"error: {address}/0: " in said
 
 
 # What is an address.

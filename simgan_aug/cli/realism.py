@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import click
@@ -11,13 +12,15 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from simgan_aug.cli.options import FOLDER, console
+from simgan_aug.cli.options import console
+
+PLACE = click.Path(path_type=str)  # or an address, which is no path
 
 
 @click.command()
-@click.option("--synthetic", type=FOLDER, required=True, help="Folder of synthetic images.")
-@click.option("--real", type=FOLDER, required=True, help="Folder of real photos.")
-@click.option("--refined", type=FOLDER, help="Folder of refined images, named as the synthetic.")
+@click.option("--synthetic", type=PLACE, required=True, help="Folder of synthetic images.")
+@click.option("--real", type=PLACE, required=True, help="Folder of real photos.")
+@click.option("--refined", type=PLACE, help="Folder of refined images, named as the synthetic.")
 @click.option(
     "--features",
     default="random",
@@ -38,11 +41,13 @@ from simgan_aug.cli.options import FOLDER, console
 @click.option("--repeats", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="For a program.")
-def realism(as_json: bool, **settings: Any) -> None:
+def realism(synthetic: str, real: str, refined: str | None, as_json: bool, **settings: Any) -> None:
     """Measure how far synthetic and refined images are from real ones.
 
     Each distance stands beside its floor (real against real) and its ceiling (synthetic against
     real), with a 95 % interval. None says whether labels still fit: simgan-aug audit does.
+
+    In place of a folder: whatever else train takes, SCHEME:PLACE of a plugin's source too.
     """
     from simgan_aug.progress import track
     from simgan_aug.realism import WARNING, compare
@@ -50,7 +55,8 @@ def realism(as_json: bool, **settings: Any) -> None:
     def shown(items: Iterator[str], total: int, unit: str) -> Iterator[str]:
         return track(items, total, 0, unit, str, console)
 
-    found = compare(progress=shown, **settings)
+    images = _images(synthetic), _images(real), _images(refined) if refined else None
+    found = compare(*images, progress=shown, **settings)
     if as_json:
         click.echo(json.dumps(found.as_json(), indent=2))
         return
@@ -61,6 +67,23 @@ def realism(as_json: bool, **settings: Any) -> None:
         f"side of a distance; features: {found.features}"
     )
     click.echo(f"note: {WARNING}")
+
+
+def _images(where: str) -> Any:
+    """What lies at a place: a folder as it is, of all others each image."""
+    from simgan_aug.data.listings import Origin, list_origin
+    from simgan_aug.imagefile import decode_image, upright
+    from simgan_aug.realism import Named
+
+    origin = Origin(where=where)
+    if origin.kind == "folder":
+        return origin.where
+    listing = list_origin(origin)
+
+    def read(index: int) -> Any:
+        return upright(decode_image(listing.content(index), listing.title(index)))
+
+    return [Named(name, partial(read, index)) for index, name in enumerate(listing.names)]
 
 
 def _table(found: Any) -> Table:

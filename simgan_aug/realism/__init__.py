@@ -12,7 +12,7 @@ from simgan_aug.realism.filters import features
 from simgan_aug.realism.groups import near_duplicates, thumbnail
 from simgan_aug.realism.mmd import kid
 from simgan_aug.realism.resampling import Distance
-from simgan_aug.realism.sample import Groups, Images
+from simgan_aug.realism.sample import Groups, Images, Named
 from simgan_aug.realism.scores import WARNING, Comparison, Measure, compare
 from simgan_aug.realism.spaces import extractor
 from simgan_aug.realism.spectrum import power_spectrum, spectrum_distance
@@ -24,6 +24,7 @@ __all__ = [
     "Groups",
     "Images",
     "Measure",
+    "Named",
     "TwoSampleTest",
     "colour_distance",
     "colours",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,19 @@ from simgan_aug.realism.spectrum import power_spectrum
 
 Array = np.ndarray[Any, Any]
 
-Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Array]
-"""A folder, or a list of files or of images as arrays, (H, W) or (H, W, C)."""
+
+@dataclass(frozen=True)
+class Named:
+    """An image that is no file of a folder, read when it is needed."""
+
+    name: str
+    """What a file would be called, relative to its folder."""
+    read: Callable[[], Array]
+    """Gives (H, W) or (H, W, C); its errors name the image."""
+
+
+Images = str | os.PathLike[str] | Sequence[str | os.PathLike[str] | Array | Named]
+"""A folder, or a list of files, of images as arrays, (H, W) or (H, W, C), or of named ones."""
 
 Groups = str | Mapping[str, Sequence[Hashable]]
 """Which images belong together: one of `WAYS`, or a group for each image of each set."""
@@ -39,7 +50,7 @@ Seen = tuple[torch.Tensor, Array, Array, Array]
 class Source:
     """One image before it is read."""
 
-    image: Path | Array
+    image: Path | Array | Named
     key: str
     """What it has in common with its refined form: the name without its ending, or its place."""
     folder: str
@@ -69,8 +80,7 @@ def listed(images: Images) -> list[Source]:
     if isinstance(images, (str, os.PathLike)):
         folder = Path(images)
         return [
-            Source(folder / name, os.path.splitext(name)[0], os.path.dirname(name), place)
-            for place, name in enumerate(list_images(folder))
+            _below(folder / name, name, place) for place, name in enumerate(list_images(folder))
         ]
     return [_source(image, place) for place, image in enumerate(images)]
 
@@ -92,12 +102,12 @@ def see(source: Source, extract: Extract) -> Seen:
     image = source.image
     if isinstance(image, Path):
         image = upright(read_image(image))
+    elif isinstance(image, Named):
+        image = image.read()
     try:
         return extract(image), power_spectrum(image), colours(image), thumbnail(image)
     except ImageError as error:
-        is_file = isinstance(source.image, Path)
-        name = source.image if is_file else f"image {source.place} of the list"
-        raise ImageError(f"{name}: {error}") from None
+        raise ImageError(f"{_title(source)}: {error}") from None
 
 
 def belong(samples: Mapping[str, Sample], groups: Groups) -> dict[str, Array]:
@@ -135,7 +145,21 @@ def partners(synthetic: Sequence[Source], refined: Sequence[Source]) -> dict[int
     return {row: forms[s.key] for row, s in enumerate(synthetic) if s.key in forms}
 
 
+def _title(source: Source) -> str:
+    """An image as messages call it."""
+    if isinstance(source.image, np.ndarray):
+        return f"image {source.place} of the list"
+    return source.image.name if isinstance(source.image, Named) else str(source.image)
+
+
+def _below(image: Path | Named, name: str, place: int) -> Source:
+    """An image by its name below a folder."""
+    return Source(image, os.path.splitext(name)[0], os.path.dirname(name), place)
+
+
 def _source(image: Any, place: int) -> Source:
+    if isinstance(image, Named):
+        return _below(image, image.name, place)
     if isinstance(image, np.ndarray):
         return Source(image, str(place), "", place)
     if isinstance(image, (str, os.PathLike)):
