@@ -146,7 +146,7 @@ def use(venv, pair, config, run):
     return refine
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)  # some ten processes, each of which imports torch
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_distribution_is_used_everywhere_beside_a_broken_one_and_removed_without_a_trace(
     venv, name, monkeypatch
