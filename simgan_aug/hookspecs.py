@@ -153,9 +153,9 @@ def simgan_register_sources() -> Mapping[str, Callable[[str], Any]]:  # type: ig
     may have `fingerprint`, a text that changes when the images do, else the names are held against
     those that a resumed run was begun with. `content` is called from several threads at once, in
     any order, as images are drawn. Chosen by `--synthetic SCHEME:REST` and `--real SCHEME:REST` of
-    `train` and `realism`; such synthetic images have no labels. A scheme has two characters or more: small
-    letters, digits, +, - and ., a letter first; and an existing file of that name goes before it.
-    Whatever is raised is shown as a `DataError` that names source and image.
+    `train` and `realism`; such synthetic images have no labels. A scheme has two characters or
+    more: small letters, digits, +, - and ., a letter first; and an existing file of that name goes
+    before it. Whatever is raised is shown as a `DataError` that names source and image.
     """
 
 
