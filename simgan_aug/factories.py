@@ -49,6 +49,8 @@ def _checked(make: Callable[..., Any], options: Mapping[str, Any], what: str) ->
     hints = _hints(make)
     checked = {}
     for name, value in options.items():
+        if name not in parameters and name == "channels":
+            raise ConfigError(f"{what}: its factory must take `channels`, those of the images")
         if name not in parameters:
             raise ConfigError(f"{what}: no option {name!r}{did_you_mean(name, parameters)}")
         try:
@@ -65,7 +67,7 @@ def _hints(make: Callable[..., Any]) -> dict[str, Any]:
         hints = typing.get_type_hints(target)
     except Exception:  # an annotation of theirs that does not resolve: the value is not checked
         return {}
-    plain = (int, float, str, bool)
+    plain = (int, float, str, bool, list, tuple, dict)
     return {
         name: hint
         for name, hint in hints.items()

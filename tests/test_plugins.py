@@ -208,6 +208,26 @@ def test_a_wrong_option_is_named_with_its_part(good, options, said):
         registry.build("refiner", "same", **options)
 
 
+def test_bare_containers_are_checked_too(module):
+    def loss(weights: dict, steps: list):
+        return (weights, steps)
+
+    registry = Registry([], {"mine": module(simgan_register_losses=lambda: {"odd": loss})})
+
+    assert registry.build("loss", "odd", weights={"a": 1}, steps=[2]) == ({"a": 1}, [2])
+    with pytest.raises(ConfigError, match="weights: Expected `object`, got `int`"):
+        registry.build("loss", "odd", weights=1, steps=[])
+
+
+def test_a_refiner_that_takes_no_channels_is_told_to(module):
+    registry = Registry(
+        [], {"mine": module(simgan_register_refiners=lambda: {"odd": lambda: nn.Identity()})}
+    )
+
+    with pytest.raises(ConfigError, match=r"refiner 'odd'.*must take `channels`"):
+        registry.build("refiner", "odd", channels=3)
+
+
 def test_a_missing_option_is_named_with_its_part(module):
     def loss(weight: float):
         return weight

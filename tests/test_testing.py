@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -980,3 +981,19 @@ def test_the_tutorial_trains_a_refiner_that_is_offered_by_the_script_itself(tmp_
     assert "the contract is kept" in ran.stdout
     assert "white (250, 250, 250) becomes [" in ran.stdout
     assert (tmp_path / "own" / "sheet.png").is_file()
+
+
+def test_one_plugin_offered_within_another_leaves_the_outer_one_in_place():
+    def plugin(name):
+        @hookimpl
+        def simgan_register_losses():
+            return {name: LeastSquares}
+
+        return types.SimpleNamespace(simgan_register_losses=simgan_register_losses)
+
+    with testing.offered(plugin("outer-loss"), "outer"):
+        with testing.offered(plugin("inner-loss"), "inner"):
+            assert {"outer-loss", "inner-loss"} <= set(plugins.parts("loss"))
+        assert "outer-loss" in plugins.parts("loss")
+        assert "inner-loss" not in plugins.parts("loss")
+    assert "outer-loss" not in plugins.parts("loss")

@@ -115,9 +115,19 @@ def offered(module: Any, name: str) -> Iterator[None]:
             registry._add(plugin)
         if plugin.error:
             raise PluginError(f"plugin {plugin.title}: {plugin.error}")
-        yield
+        _OFFERED.append(plugin)
+        try:
+            yield
+        finally:
+            _OFFERED.remove(plugin)
     finally:
         plugins.registry.cache_clear()
+        for other in _OFFERED:
+            plugins.registry()._add(other)
+
+
+_OFFERED: list[plugins.Plugin] = []
+"""By those `offered` that last."""
 
 
 def train_briefly(folder: Path, steps: int = 2, **tables: str | Mapping[str, Any]) -> Path:
