@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from simgan_aug.backends.openvino import openvino
+from simgan_aug.backends.openvino import openvino, request_of
 from simgan_aug.errors import DependencyError
 from simgan_aug.networks.contract import condition, takes_reference
 from simgan_aug.tone import QUANTILES
@@ -100,11 +100,11 @@ def export_onnx(
             external_data=False,
             verbose=False,
         )
-    library = openvino()
-    core = library.Core()
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(path), "CPU", settings)
-    return path, lambda inputs: torch.from_numpy(compiled([each.numpy() for each in inputs])[0])
+    core = openvino().Core()
+    request = request_of(core, core.read_model(path), {"INFERENCE_PRECISION_HINT": "f32"})
+    return path, lambda inputs: torch.from_numpy(
+        request.infer([each.numpy() for each in inputs])[0]
+    )
 
 
 def export_torch(

@@ -1,14 +1,17 @@
 """OpenVINO, on a CPU: the network compiled for each size of image, a few of which are kept.
 
 A compiled network belongs to the process that made it. It is made at the first image, is not
-pickled, and a process that was forked makes its own.
+pickled, and a process that was forked makes its own; the one of its parent it never frees, for that
+would wait for threads that the fork has left behind.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 import warnings
+import weakref
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -97,7 +100,8 @@ class OpenVINOBackend:
     def _session(self) -> _Session:
         """That of this process; one from before a fork is left alone, its threads are not here."""
         if os.getpid() not in self._sessions:
-            self._sessions[os.getpid()] = _Session(self._graph, self._file, self.precision)
+            made = _Session(self._graph, self._file, self.precision)
+            self._sessions.setdefault(os.getpid(), made)  # another thread may have been quicker
         return self._sessions[os.getpid()]
 
 
@@ -134,7 +138,7 @@ class _Session:
         """A request for inputs of these shapes."""
         model = self._model(*self._example(shapes)).clone()
         model.reshape({number: list(shape) for number, shape in enumerate(shapes)})
-        return self._core.compile_model(model, "CPU", self._settings).create_infer_request()
+        return request_of(self._core, model, self._settings)
 
     def _made(self, *shapes: tuple[int, ...]) -> Any:
         """The graph that was exported, or one of the network."""
@@ -147,6 +151,26 @@ class _Session:
         if not self._graph.is_staged:
             return shapes
         return ((1, 8, 8, shapes[0][-1]), *shapes[1:])
+
+
+def request_of(core: Any, model: Any, settings: dict[str, Any]) -> Any:
+    """A model compiled for the CPU, which runs one image at a time."""
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    _KEPT.update((core, request))
+    return request
+
+
+_KEPT: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def _keep_for_ever() -> None:
+    """In a forked process: what was compiled before, also what only waits to be collected."""
+    for made in list(_KEPT):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_keep_for_ever)
 
 
 def model_of(graph: Graph, example: list[Tensor]) -> Any:

@@ -196,6 +196,37 @@ def test_a_process_forked_after_use_with_threads_refines_and_does_not_hang(refin
     assert ran.stdout == "0\n"
 
 
+@NEEDS_OPENVINO
+@pytest.mark.timeout(90)
+def test_a_forked_process_does_not_wait_for_what_its_parent_compiled(refiner_file):
+    script = """
+        import gc, os, signal, sys
+        import numpy as np
+        from simgan_aug.inference import ImageRefiner
+
+        gc.disable()
+        image = np.zeros((32, 32, 3), dtype=np.uint8)
+        dropped, held = (ImageRefiner.load(sys.argv[1], backend="openvino") for _ in "12")
+        dropped(image), held(image)
+        del dropped  # what it compiled waits to be collected
+        if not os.fork():
+            signal.alarm(40)
+            del held
+            gc.collect()
+            os._exit(0)
+        print(os.wait()[1])
+    """
+
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(refiner_file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ran.stdout == "0\n"
+
+
 # Chosen by name, told apart by a cache.
 
 
