@@ -43,7 +43,7 @@ def histogram(image: Tensor, seen: Tensor | None = None) -> Tensor:
 
 def quantiles(counts: Tensor) -> Tensor:
     """The tone of a photo: (C, LEVELS) counts -> (C, QUANTILES) values in [0, 1], ascending."""
-    share = counts.cumsum(1) / counts.sum(1, keepdim=True)
+    share = _summed(counts) / counts.sum(1, keepdim=True)
     wanted = ((torch.arange(QUANTILES, device=counts.device) + 0.5) / QUANTILES).expand(
         len(counts), -1
     )
@@ -66,7 +66,7 @@ def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
         (C, LEVELS) values in [0, 1].
     """
     total = counts.sum(1, keepdim=True)
-    rank = (counts.cumsum(1) - counts / 2) / total  # (C, LEVELS) in [0, 1]
+    rank = (_summed(counts) - counts / 2) / total  # (C, LEVELS) in [0, 1]
     position = (rank * QUANTILES - 0.5).clamp(0, QUANTILES - 1)
     below = position.floor().long()
     above = (below + 1).clamp(max=QUANTILES - 1)
@@ -121,7 +121,14 @@ def matched_together(
 
 
 def _histograms(images: Tensor, seen: Tensor | None) -> Tensor:
-    """`histogram` of each image, (N, C, LEVELS), by a count that needs no look at the values."""
+    """`histogram` of each image, (N, C, LEVELS), by a count that needs no look at the values.
+
+    Whole numbers add up to the same in any order; where torch refuses a GPU's `histc` all the same
+    (`torch.use_deterministic_algorithms`), each image is looked at.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        masks = [None] * len(images) if seen is None else list(seen)
+        return torch.stack([histogram(*each) for each in zip(images, masks, strict=True)])
     channels = images.shape[1]
     bins = channels * LEVELS
     first = torch.arange(0, bins, LEVELS, device=images.device)[:, None, None]  # of each channel
@@ -190,6 +197,11 @@ def _counts(level: Levels, seen: Tensor | None) -> Tensor:
 def _looked_up(level: Levels, table: np.ndarray[Any, Any]) -> Tensor:
     """(H, W, C) uint8 in a table (1, LEVELS, C) -> (H, W, C)."""
     return torch.from_numpy(cv2.LUT(level, table)).view(level.shape)
+
+
+def _summed(counts: Tensor) -> Tensor:
+    """Up to each level; as integers, whose sums on a GPU torch knows to be the same each time."""
+    return counts.long().cumsum(1).to(counts.dtype)
 
 
 def _shared(curve: Tensor, share: float | Tensor) -> Tensor:

@@ -2,6 +2,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from simgan_aug import tone
 
@@ -232,3 +233,40 @@ def test_levels_get_what_the_same_floats_get_rounded(seed, channels, size, share
     floats = tone.matched(levels / 255, reference, share, seen) * 255
     assert toned.dtype == torch.uint8
     assert (toned - floats).abs().max() < 0.501
+
+
+class Called(TorchDispatchMode):
+    """What torch is asked for, and of what kinds of numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen |= {(func.overloadpacket.__name__, getattr(args[0], "dtype", None))}
+        return func(*args, **kwargs or {})
+
+
+@pytest.fixture
+def determined():
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_where_only_determined_arithmetic_is_allowed_a_batch_asks_for_none_else(determined, masked):
+    images, references = noise((2, 3, 9, 11), 0), torch.rand(2, 3, tone.QUANTILES).sort().values
+    seen = noise((2, 9, 11), 1) > 0.5 if masked else None
+
+    with Called() as called:
+        together = tone.matched_together(images, references, torch.ones(2), seen)
+
+    # These a GPU refuses there; of sums, those of floats.
+    refused = {"histc", "put_", "kthvalue", "median"}
+    assert not {name for name, _ in called.seen} & refused
+    assert ("cumsum", torch.int64) in called.seen
+    assert ("cumsum", torch.float32) not in called.seen
+    masks = [None, None] if seen is None else seen
+    for image, row, reference, mask in zip(images, together, references, masks, strict=True):
+        assert torch.allclose(row, tone.matched(image, reference, seen=mask), atol=1e-6)
