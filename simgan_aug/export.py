@@ -10,7 +10,6 @@ import contextlib
 import io
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -30,7 +29,7 @@ from simgan_aug.backends.openvino import GRAPH, OpenVINOBackend, model_of, openv
 from simgan_aug.checkpoint import Checkpoint
 from simgan_aug.errors import ConfigError, DependencyError, ExportError
 from simgan_aug.exported import Exported, Parity
-from simgan_aug.files import sha256_of
+from simgan_aug.files import sha256_of, write_atomically
 from simgan_aug.folders import list_images
 from simgan_aug.imagefile import decode_image
 from simgan_aug.inference import ImageRefiner
@@ -76,8 +75,9 @@ def export(
         CheckpointError: the refiner cannot be used.
         DependencyError: a library that this needs is not installed.
         ExportError: the graph's images are too far from torch's; nothing is written.
+        OutputError: the folder cannot be written.
     """
-    _check(to, precision, images, out)
+    _check(to, precision, images, out, size)
     file = checkpoint.locate(refiner)
     loaded = checkpoint.load(file)
     size = size or (None if to == "openvino" and Graph(loaded.network).is_staged else (640, 480))
@@ -88,10 +88,9 @@ def export(
         if checked:
             _accept(parity, precision)
         told = _described(file, loaded, to, precision, size, made, parity)
-        out.mkdir(parents=True, exist_ok=True)
+        told.write(out)  # first: what is cut short here is an export, whose files are missing
         for path in made:
-            shutil.copyfile(path, out / path.name)
-        told.write(out)
+            write_atomically(out / path.name, path.read_bytes())
     return told
 
 
@@ -117,7 +116,9 @@ def compare(
     return Parity(images=count if real else 0, most=most, mean=total / max(pixels, 1))
 
 
-def _check(to: str, precision: str, images: Path | None, out: Path) -> None:
+def _check(
+    to: str, precision: str, images: Path | None, out: Path, size: tuple[int, int] | None
+) -> None:
     if to not in FORMATS:
         raise ConfigError(f"to must be one of {', '.join(FORMATS)}, got {to!r}")
     if precision not in PRECISIONS:
@@ -126,6 +127,8 @@ def _check(to: str, precision: str, images: Path | None, out: Path) -> None:
         raise ConfigError(f"{precision} is for openvino; a graph for {to} is in fp32")
     if precision == "int8" and images is None:
         raise ConfigError("int8 is quantized by your own images: give their folder (--calibrate)")
+    if size is not None and min(size) < 1:
+        raise ConfigError(f"width and height must be 1 or more, got {size[0]}x{size[1]}")
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file; choose a folder")
     if out.is_dir() and any(out.iterdir()) and not (out / exported.NAME).exists():
@@ -146,6 +149,8 @@ def _samples(folder: Path | None, channels: int, size: tuple[int, int] | None) -
     for name in chosen:
         path = folder / name
         pixels = decode_image(path.read_bytes(), str(path)).pixels
+        if pixels.dtype == np.uint16:
+            pixels = (pixels // 257).astype(np.uint8)
         pixels = pixels if size is None else cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
         samples.append(pixels)
     return samples
@@ -307,7 +312,7 @@ def _described(
         format=to,
         precision=precision,
         files={path.name: sha256_of(path) for path in made},
-        size=size,
+        size=None if to == "openvino" and Graph(loaded.network).is_staged else size,
         inputs=inputs,
         output=output,
         outside=outside,

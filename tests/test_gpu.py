@@ -190,6 +190,18 @@ def test_the_tone_step_waits_for_nothing(without_waits, match):
     refine(images[:, :3])
 
 
+def test_the_tone_step_is_allowed_where_only_determined_arithmetic_is(photos):
+    expected = toning("cuda", precision="fp32")(photos)
+    torch.use_deterministic_algorithms(True)
+
+    try:
+        refined = toning("cuda", precision="fp32")(photos)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+    assert apart(refined, expected) <= 1
+
+
 def test_refining_from_page_locked_memory_to_the_gpu_waits_for_nothing(refiner_file, without_waits):
     refine = ImageRefiner.load(refiner_file, "cuda")
     images = torch.randint(256, (4, 3, 64, 96), dtype=torch.uint8).pin_memory()

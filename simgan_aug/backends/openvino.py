@@ -53,7 +53,7 @@ class OpenVINOBackend:
         if precision == "bf16" and not has_amx():
             raise ConfigError(
                 "bf16 in OpenVINO needs a CPU with AMX, and is slower than fp32 elsewhere; take "
-                "the precision 'fp32' or 'auto'"
+                + ("fp32" if graph is None else "fp32: export the refiner again with it")
             )
         self.device, self.precision = torch.device("cpu"), precision
         self.identity = f"openvino {openvino().__version__} {identity}".rstrip()

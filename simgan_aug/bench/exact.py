@@ -83,7 +83,7 @@ def _row(name: str, apart: list[tuple[float, float]]) -> Row:
 
 def _says(rows: list[Row]) -> str:
     within = [row.name for row in rows if not row.skipped and _is_within(row)]
-    return f"within what is allowed: {', '.join(within)}"
+    return f"within what is allowed: {', '.join(within) or 'none'}"
 
 
 def _is_within(row: Row) -> bool:

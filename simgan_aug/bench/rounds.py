@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import statistics
 import sys
 import time
@@ -111,6 +112,19 @@ def take_turns(
     return figures
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Processes begun within it hear no Ctrl-C of the terminal: who has begun them ends them."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # is inherited
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _Process:
     """The near end of a variant's process."""
 
@@ -146,13 +160,17 @@ def _started(name: str, variant: Variant, seconds: float, threads: int) -> Itera
     before = {key: os.environ.get(key) for key in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))  # read when libraries are loaded
     try:
-        process.start()
+        with undisturbed():
+            process.start()
     finally:
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})
     there.close()
     try:
         yield _Process(name, here)
+    except BaseException:
+        process.terminate()  # in the midst of its work, maybe
+        raise
     finally:
         here.close()  # the process ends when nothing can ask it any more
         process.join()
@@ -167,7 +185,7 @@ def _live(pipe: Connection, variant: Variant, seconds: float, threads: int) -> N
         pipe.send(("ready", None))
         while pipe.recv():
             pipe.send(("round", (_measured(work, repeats), _peak_mb())))
-    except EOFError:
+    except (EOFError, BrokenPipeError):
         pass
     except (Skip, DependencyError) as error:
         pipe.send(("skip", str(error)))

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from simgan_aug import checkpoint, export
+from simgan_aug.backends import openvino as openvino_module
 from simgan_aug.checkpoint import save_checkpoint
 from simgan_aug.cli import main
-from simgan_aug.errors import CheckpointError, ConfigError, ExportError
+from simgan_aug.errors import CheckpointError, ConfigError, ExportError, OutputError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.shared import SharedRefiner
 
@@ -45,8 +46,9 @@ def test_an_exported_folder_is_a_backend_of_its_refiner(refiner_file, image, tmp
 
 
 def test_a_graph_of_any_size_takes_any_size(refiner_file, tmp_path):
-    export.export(refiner_file, "openvino", tmp_path / "out")
+    told = export.export(refiner_file, "openvino", tmp_path / "out", size=(24, 16))
     refine = ImageRefiner.load(refiner_file, backend=tmp_path / "out")
+    assert told.size is None
     plain = ImageRefiner.load(refiner_file, "cpu", precision="fp32")
 
     for size in [(1, 1), (33, 20), (64, 50)]:
@@ -145,6 +147,16 @@ def test_nothing_is_told_to_the_makers_of_the_quantizer(tmp_path):
     assert not (tmp_path / "intel").exists()
 
 
+def test_images_of_sixteen_bits_are_compared_in_grey_levels_too(refiner_file, tmp_path, images):
+    for path in images.iterdir():
+        cv2.imwrite(str(path), cv2.imread(str(path)).astype(np.uint16) * 257)
+
+    told = export.export(refiner_file, "openvino", tmp_path / "out", images=images)
+
+    assert told.parity.images == 4
+    assert told.parity.most <= 1
+
+
 # Bound to its refiner.
 
 
@@ -190,6 +202,28 @@ def test_another_precision_than_the_exports_is_refused(refiner_file, exported):
         ImageRefiner.load(refiner_file, backend=exported, precision="bf16")
 
 
+@pytest.mark.skipif(not openvino_module.has_amx(), reason="this CPU has no AMX")
+def test_an_export_that_only_another_cpu_can_run_is_to_be_made_again(
+    refiner_file, tmp_path, monkeypatch
+):
+    export.export(refiner_file, "openvino", tmp_path / "out", precision="bf16")
+    monkeypatch.setattr(openvino_module, "has_amx", lambda: False)
+
+    with pytest.raises(ConfigError, match=r"needs a CPU with AMX.*export the refiner again"):
+        ImageRefiner.load(refiner_file, backend=tmp_path / "out")
+
+
+def test_an_export_that_was_cut_short_is_no_backend_and_can_be_tried_again(
+    refiner_file, small_disk
+):
+    for _ in "12":
+        with pytest.raises(OutputError, match=r"cannot write .*refiner.xml: No space left"):
+            export.export(refiner_file, "openvino", small_disk / "out")
+
+    with pytest.raises(CheckpointError, match=r"missing or changed since the export; export it"):
+        ImageRefiner.load(refiner_file, backend=small_disk / "out")
+
+
 def test_an_export_for_other_programs_is_no_backend(refiner_file, tmp_path):
     export.export(refiner_file, "torch-export", tmp_path / "out", size=(24, 16))
 
@@ -206,6 +240,8 @@ def test_an_export_for_other_programs_is_no_backend(refiner_file, tmp_path):
         ({"to": "tflite"}, "to must be one of onnx, openvino, torch-export, got 'tflite'"),
         ({"precision": "fp8"}, "precision must be one of fp32, bf16, int8, got 'fp8'"),
         ({"to": "onnx", "precision": "bf16"}, "bf16 is for openvino"),
+        ({"to": "torch-export", "size": (0, 10)}, "width and height must be 1 or more, got 0x10"),
+        ({"size": (64, -3)}, "width and height must be 1 or more, got 64x-3"),
     ],
 )
 def test_an_impossible_setting_is_an_error_that_names_it(refiner_file, tmp_path, options, said):

@@ -37,6 +37,7 @@ def test_the_loader_table_has_us_and_our_peers_with_ratios_that_fit_the_rates(
         assert ahead.median == pytest.approx(rate / by_name["FDA"]["images/s"])
         assert share.low <= share.median <= share.high
         assert f"| {name} | {rate:.1f} |" in table.as_text()
+    assert table.says[-1].startswith("Recommended here: ours on torch, ")
     assert list((tmp_path / "cache").rglob("*/??/*"))  # what the cached variant kept
 
 
