@@ -10,7 +10,6 @@ import contextlib
 import io
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from importlib import metadata
@@ -25,7 +24,7 @@ from simgan_aug import checkpoint, exported
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.backends.change import Change, ChangeBackend, export_onnx, export_torch
 from simgan_aug.backends.graph import Graph, names_of
-from simgan_aug.backends.openvino import GRAPH, OpenVINOBackend, model_of, openvino
+from simgan_aug.backends.openvino import GRAPH, OpenVINOBackend, model_of, openvino, untold
 from simgan_aug.checkpoint import Checkpoint
 from simgan_aug.errors import ConfigError, DependencyError, ExportError
 from simgan_aug.exported import Exported, Parity
@@ -263,24 +262,18 @@ def _is_convolution(op: Any) -> bool:
 
 
 def _nncf() -> Any:
-    """The library, kept from telling its maker's servers of its use.
+    """The library.
 
     Raises:
         DependencyError: it is not installed.
     """
-    told = "openvino_telemetry"
-    before = sys.modules.get(told)
-    sys.modules[told] = None  # type: ignore[assignment]  # as if it were not installed
     try:
-        import nncf
+        with untold():
+            import nncf
     except ImportError as error:
         raise DependencyError(
             f"int8 needs NNCF: pip install 'simgan-aug[openvino]' ({error})"
         ) from None
-    finally:
-        sys.modules.pop(told)
-        if before is not None:
-            sys.modules[told] = before
     nncf.set_log_level(logging.ERROR)
     return nncf
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -199,9 +202,27 @@ def openvino() -> Any:
         DependencyError: it is not installed, or cannot be imported.
     """
     try:
-        import openvino as library
+        with untold():
+            import openvino as library
     except ImportError as error:
         raise DependencyError(
             f"the backend 'openvino' needs OpenVINO: pip install 'simgan-aug[openvino]' ({error})"
         ) from None
     return library
+
+
+@contextmanager
+def untold() -> Iterator[None]:
+    """What is imported within it for the first time does not tell its maker's servers of its use.
+
+    OpenVINO would at the import, from a process that it forks.
+    """
+    telling = "openvino_telemetry"
+    before = sys.modules.get(telling)
+    sys.modules[telling] = None  # type: ignore[assignment]  # as if it were not installed
+    try:
+        yield
+    finally:
+        sys.modules.pop(telling)
+        if before is not None:
+            sys.modules[telling] = before
