@@ -83,9 +83,9 @@ def _touch(device: torch.device) -> None:
 def keep_freed_memory() -> None:
     """In a worker of its own: keep what is freed for the next image, up to 64 MiB, on Linux.
 
-    glibc gives large pieces back to the system at once, and to touch them anew costs time: at 640x480
-    27 of an image's milliseconds with OpenVINO, 11 with this. The default network in torch holds
-    more than that at once and gains nothing.
+    glibc gives large pieces back to the system at once, and to touch them anew costs time: at
+    640x480 27 ms of the system's for an image with OpenVINO, 11 with this. The default network in
+    torch holds more than that at once and gains nothing.
     """
     if sys.platform != "linux":
         return

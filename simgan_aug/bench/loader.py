@@ -20,7 +20,6 @@ from simgan_aug.bench.material import (
     scaled,
     untrained,
 )
-from simgan_aug.bench.rounds import undisturbed
 from simgan_aug.bench.table import Ratio, Row, Table
 
 PLAIN, REFERENCE, CACHED = "no transform", "FDA", "ours, from the cache"
@@ -130,9 +129,8 @@ def _untrained(scratch: Path, photos: list[Path]) -> dict[str, Path]:
 
 
 def _epoch(batches: DataLoader[Any], count: int) -> tuple[float, float]:
-    with undisturbed():  # workers begin in the first epoch
-        began, told, memory = time.perf_counter(), iter(batches), 0.0
-    for _, held in told:
+    began, memory = time.perf_counter(), 0.0
+    for _, held in batches:
         memory = max(memory, held)
     return count / (time.perf_counter() - began), memory
 

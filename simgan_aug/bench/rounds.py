@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
-import signal
 import statistics
 import sys
 import time
@@ -26,7 +25,6 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
@@ -113,20 +111,6 @@ def take_turns(
     return figures
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Processes begun within it hear no Ctrl-C of the terminal: who has begun them ends them."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # when it begins, it unblocks
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # is inherited
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 class _Process:
     """The near end of a variant's process."""
 
@@ -162,8 +146,7 @@ def _started(name: str, variant: Variant, seconds: float, threads: int) -> Itera
     before = {key: os.environ.get(key) for key in _THREADS}
     os.environ.update(dict.fromkeys(_THREADS, str(threads)))  # read when libraries are loaded
     try:
-        with undisturbed():
-            process.start()
+        process.start()
     finally:
         for key, value in before.items():
             os.environ.pop(key) if value is None else os.environ.update({key: value})

@@ -17,7 +17,7 @@ from simgan_aug import checkpoint, export
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.backends.openvino import OpenVINOBackend
 from simgan_aug.bench.material import decoded_image
-from simgan_aug.bench.rounds import Skip, undisturbed
+from simgan_aug.bench.rounds import Skip
 from simgan_aug.checkpoint import Checkpoint
 from simgan_aug.config import Config, Tone
 from simgan_aug.devices import has_amx
@@ -85,9 +85,7 @@ def quantize(makers: Mapping[Path, Callable[[], Checkpoint]], images: Sequence[P
         images: to quantize by; crops of them, enough where only speed counts.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        with undisturbed():
-            done = pool.submit(_quantize, dict(makers), images)
-        done.result()
+        pool.submit(_quantize, dict(makers), images).result()
 
 
 def _quantize(makers: Mapping[Path, Callable[[], Checkpoint]], images: Sequence[Path]) -> None:

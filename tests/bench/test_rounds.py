@@ -2,9 +2,6 @@
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -125,41 +122,6 @@ def test_torch_has_as_many_threads_as_are_asked_for():
     figures = take_turns({"torch": threads}, rounds=1, seconds=0, threads=2)
 
     assert figures.median("torch") == 2
-
-
-INTERRUPTED = """
-import time
-from functools import partial
-from pathlib import Path
-from simgan_aug.bench.rounds import take_turns
-
-def slow(path):
-    Path(path).touch()
-    return lambda: time.sleep(600)
-
-if __name__ == "__main__":
-    take_turns({"slow": partial(slow, "begun")})
-"""
-
-
-@pytest.mark.timeout(60)
-def test_an_interrupt_of_the_terminal_ends_the_processes_at_once_and_they_say_nothing(tmp_path):
-    (tmp_path / "main.py").write_text(INTERRUPTED)
-    process = subprocess.Popen(
-        [sys.executable, "main.py"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    while not (tmp_path / "begun").exists():
-        time.sleep(0.05)
-
-    os.killpg(process.pid, signal.SIGINT)
-    said = process.communicate(timeout=20)[1]  # which all that is left would hold open
-
-    assert said.count("Traceback") == 1  # of the one that was asked
 
 
 # Tables.
