@@ -185,17 +185,18 @@ class ImageRefiner:
             seen = seen.to(self.device)
         references = self._references(seeds)
         change = self._drawn(colour, references, seeds, seen)
+        is_whole = all(strength == 1 for strength in strengths)
         if references is not None and self.match == "after":
             shares = [tone.pick_share(self.share, seed) for seed in seeds]
             if pixels.has_levels:
                 toned = self._matched(pixels.levels(change), references, shares, seen)
-                if all(strength == 1 for strength in strengths):
+                if is_whole:
                     return cast(Tensor, pixels.with_levels(toned))
                 change = toned.float().div_(255).sub_(colour)
             else:
                 refined = change.add_(colour).nan_to_num_(0).clamp_(0, 1)
                 change = self._matched(refined, references, shares, seen).sub_(colour)
-        if any(strength != 1 for strength in strengths):
+        if not is_whole:
             share = uploaded(torch.tensor(strengths, dtype=change.dtype), self.device)
             change.mul_(share[:, None, None, None])
         return cast(Tensor, pixels.add(change))

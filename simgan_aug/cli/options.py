@@ -12,6 +12,7 @@ from rich.console import Console
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
+ORIGIN = click.Path(path_type=str)  # what images come from: a path, or an address
 
 
 class _Place(click.Path):

@@ -12,15 +12,13 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from simgan_aug.cli.options import console
-
-PLACE = click.Path(path_type=str)  # or an address, which is no path
+from simgan_aug.cli.options import ORIGIN, console
 
 
 @click.command()
-@click.option("--synthetic", type=PLACE, required=True, help="Folder of synthetic images.")
-@click.option("--real", type=PLACE, required=True, help="Folder of real photos.")
-@click.option("--refined", type=PLACE, help="Folder of refined images, named as the synthetic.")
+@click.option("--synthetic", type=ORIGIN, required=True, help="Folder of synthetic images.")
+@click.option("--real", type=ORIGIN, required=True, help="Folder of real photos.")
+@click.option("--refined", type=ORIGIN, help="Folder of refined images, named as the synthetic.")
 @click.option(
     "--features",
     default="random",

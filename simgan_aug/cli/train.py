@@ -10,16 +10,17 @@ from typing import Any
 
 import click
 
-from simgan_aug.cli.options import FILE, FOLDER, console, follow
+from simgan_aug.cli.options import FILE, FOLDER, ORIGIN, console, follow
 
-ANY = click.Path(path_type=str)  # or an address, which is no path
 SIDES = ("synthetic", "real")
 
 
 @click.command()
-@click.option("--synthetic", type=ANY, multiple=True, help="COCO file of the synthetic images.")
+@click.option("--synthetic", type=ORIGIN, multiple=True, help="COCO file of the synthetic images.")
 @click.option("--images", type=FOLDER, multiple=True, help="Its folder. [images/ beside it, ...]")
-@click.option("--real", type=ANY, multiple=True, help="Folder of real photos; no labels are read.")
+@click.option(
+    "--real", type=ORIGIN, multiple=True, help="Folder of real photos; no labels are read."
+)
 @click.option("--synthetic-weight", type=float, multiple=True, help="See above.")
 @click.option("--real-weight", type=float, multiple=True, help="See above.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")

@@ -164,6 +164,17 @@ def test_workers_begun_after_use_refine_as_their_parent_did(refiner_file, method
     assert all(np.array_equal(one, other) for one, other in zip(loader, expected, strict=True))
 
 
+def said_by(script, refiner_file):
+    """What a process of its own prints, whose argument is the file."""
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), str(refiner_file)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ran.stdout
+
+
 @NEEDS_OPENVINO
 @pytest.mark.timeout(60)
 def test_a_process_forked_after_use_with_threads_refines_and_does_not_hang(refiner_file):
@@ -184,14 +195,7 @@ def test_a_process_forked_after_use_with_threads_refines_and_does_not_hang(refin
         print(os.waitpid(child, 0)[1])
     """
 
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(refiner_file)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert ran.stdout == "0\n"
+    assert said_by(script, refiner_file) == "0\n"
 
 
 @NEEDS_OPENVINO
@@ -215,14 +219,7 @@ def test_a_forked_process_does_not_wait_for_what_its_parent_compiled(refiner_fil
         print(os.wait()[1])
     """
 
-    ran = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), str(refiner_file)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-
-    assert ran.stdout == "0\n"
+    assert said_by(script, refiner_file) == "0\n"
 
 
 # Chosen by name, told apart by a cache.
