@@ -5,6 +5,7 @@
 Every arm has the same network, steps, augmentation and seeds; what differs is what happens to the
 rendered images. The real training photos are used without their labels, but for the oracle arm.
 Results accumulate in WORK/results.jsonl (a finished cell is not run again); `--table` prints them.
+Trained and scored on a GPU where there is one; `--jobs 12` runs so many cells side by side.
 
 Readings: "raw" is the pair as it is (white against green backdrop); "grey" sets the backdrop of
 both sides to 128 through the mask, eroded by one pixel, so that the gap is skin, light and sensor;
@@ -14,9 +15,11 @@ what an arm does to the backdrop is undone.
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import dataclasses
 import functools
 import json
+import multiprocessing
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,17 +35,18 @@ from torch.nn import functional as F
 
 from simgan_aug import coco, geometry
 from simgan_aug.config import Config, load_config, load_preset
+from simgan_aug.devices import resolve_device, resolve_precision
 from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.run import Inputs, Run
 
 SPLITS = ("synthetic_train", "real_train", "real_test")
-SIZE = (96, 64)  # width, height
+SIZE = (96, 64)  # width, height; the files are 192x128
 Array = np.ndarray[Any, Any]
 
 
-def prepare(data: Path, reading: str, out: Path) -> None:
-    """Write the pair at 96x64 in one reading, as PNG with COCO files."""
+def prepare(data: Path, reading: str, size: tuple[int, int], out: Path) -> None:
+    """Write the pair at one size in one reading, as PNG with COCO files."""
     for split in SPLITS:
         if (out / f"{split}.json").exists():
             continue
@@ -58,17 +62,17 @@ def prepare(data: Path, reading: str, out: Path) -> None:
                 kept = cv2.erode(mask.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
                 pixels[~kept] = 128
             entry["file_name"] = Path(entry["file_name"]).with_suffix(".png").name
-            small = Image.fromarray(pixels).resize(SIZE, Image.Resampling.LANCZOS)
+            small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
             small.save(out / split / entry["file_name"])
-            entry["width"], entry["height"] = SIZE
+            entry["width"], entry["height"] = size
         for annotation in listed["annotations"]:
-            factors = np.tile([SIZE[0] / 192, SIZE[1] / 128], 2)
+            factors = np.tile([size[0] / 192, size[1] / 128], 2)
             annotation["bbox"] = [float(v) for v in np.array(annotation["bbox"]) * factors]
             decoded = geometry.mask_of(
                 coco.Annotation(0, segmentation=annotation["segmentation"]), 128, 192
             )
             annotation["segmentation"] = rle(
-                cv2.resize(decoded.astype(np.uint8), SIZE, interpolation=cv2.INTER_AREA)
+                cv2.resize(decoded.astype(np.uint8), size, interpolation=cv2.INTER_AREA)
             )
         (out / f"{split}.json").write_text(json.dumps(listed))
 
@@ -139,15 +143,17 @@ def albumented(kind: str, real: Array) -> Arm:
     return apply
 
 
-def refined(path: Path, variants: int = 4) -> Arm:
-    """Our refiner with another seed for every image, and for every epoch until they repeat."""
-    refiner = ImageRefiner.load(path, precision="bf16")
+def refined(path: Path) -> Arm:
+    """Our refiner, with another seed for every image and epoch."""
+    refiner = ImageRefiner.load(path)
 
-    @functools.lru_cache(maxsize=2 * variants)
-    def variant(content: bytes, shape: tuple[int, ...], number: int) -> Array:
-        return refiner(np.frombuffer(content, np.uint8).reshape(shape), seed=number * 1_000_003)
+    def apply(images: Array, epoch: int) -> Array:
+        made, first = [], epoch * len(images)
+        for start in range(0, len(images), 64):
+            made.append(refiner(images[start : start + 64], seed=first + start))
+        return np.concatenate(made)
 
-    return lambda images, epoch: variant(images.tobytes(), images.shape, epoch % variants)
+    return apply
 
 
 def on_grey(arm: Arm) -> Arm:
@@ -195,10 +201,10 @@ def augment(batch: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
     n = len(batch)
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.rand(n, generator=draws) * (high - low) + low
+        return (torch.rand(n, generator=draws) * (high - low) + low).to(batch.device)
 
     angle, zoom = uniform(-0.2, 0.2), uniform(0.85, 1.15)
-    flip = torch.where(torch.rand(n, generator=draws) < 0.5, -1.0, 1.0)
+    flip = torch.where(uniform(0, 1) < 0.5, -1.0, 1.0)
     cos, sin = angle.cos() * zoom, angle.sin() * zoom
     theta = torch.stack(
         [
@@ -222,20 +228,20 @@ def train_probe(
 ) -> nn.Module:
     """Train the classifier on what an arm makes of the images."""
     torch.manual_seed(seed)
-    draws = torch.Generator().manual_seed(seed)
-    probe = Probe(3).to(memory_format=torch.channels_last)
+    draws, device = torch.Generator().manual_seed(seed), resolve_device("auto")
+    probe = Probe(3).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(probe.parameters(), lr=2e-3, weight_decay=1e-2)
     per_epoch = len(images) // batch
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=epochs * per_epoch)
     targets = torch.from_numpy(classes)
+    is_short = resolve_precision("auto", device) == "bf16"
     for epoch in range(epochs):
         shown = torch.from_numpy(arm(images, seed * 1000 + epoch)).permute(0, 3, 1, 2)
         for rows in torch.randperm(len(images), generator=draws)[: per_epoch * batch].split(batch):
-            inputs = augment(shown[rows].float() / 127.5 - 1, draws).contiguous(
-                memory_format=torch.channels_last
-            )
-            with torch.autocast("cpu", torch.bfloat16):
-                loss = F.cross_entropy(probe(inputs).float(), targets[rows])
+            images_of = shown[rows].to(device).float() / 127.5 - 1
+            inputs = augment(images_of, draws).contiguous(memory_format=torch.channels_last)
+            with torch.autocast(device.type, torch.bfloat16, is_short):
+                loss = F.cross_entropy(probe(inputs).float(), targets[rows].to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -246,9 +252,10 @@ def train_probe(
 @torch.no_grad()
 def accuracy(probe: nn.Module, split: Split) -> float:
     """Share of a split that a probe gets right."""
+    device = next(probe.parameters()).device
     inputs = torch.from_numpy(split.images).permute(0, 3, 1, 2).float() / 127.5 - 1
-    predicted = torch.cat([probe(part).argmax(1) for part in inputs.split(128)])
-    return float((predicted.numpy() == split.classes).mean())
+    predicted = torch.cat([probe(part.to(device)).argmax(1) for part in inputs.split(128)])
+    return float((predicted.cpu().numpy() == split.classes).mean())
 
 
 def drift(before: Array, after: Array, masks: Array) -> tuple[float, float]:
@@ -317,10 +324,13 @@ def make_arm(name: str, folder: Path, work: Path, seed: int, minutes: float | No
 def run_cell(
     name: str, reading: str, seed: int, work: Path, minutes: float | None
 ) -> dict[str, Any]:
-    """One arm, one seed: accuracy on real test photos, label drift, seconds."""
+    """One arm, one seed: accuracy on real test photos, label drift, seconds.
+
+    `reading` is the name of a prepared folder of `work`.
+    """
     folder, began = work / reading, time.monotonic()
     arm = make_arm(name, folder, work, seed, minutes)
-    if reading == "grey":
+    if reading.startswith("grey"):
         arm = on_grey(arm)
     prepared = time.monotonic() - began
     train, test = (
@@ -386,11 +396,15 @@ def main() -> None:
     parser.add_argument("--reading", choices=("grey", "raw"), default="grey")
     parser.add_argument("--arms", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--size", nargs=2, type=int, default=SIZE, metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--jobs", type=int, default=1, help="cells at once")
     parser.add_argument("--minutes", type=float, help="end each refiner's training after so long")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
+    size = tuple(args.size)
+    reading = args.reading if size == SIZE else f"{args.reading}-{size[0]}x{size[1]}"
     if args.data:
-        prepare(args.data, args.reading, args.work / args.reading)
+        prepare(args.data, args.reading, size, args.work / reading)
     results = args.work / "results.jsonl"
     done = (
         {
@@ -400,13 +414,18 @@ def main() -> None:
         if results.exists()
         else set()
     )
-    for name in args.arms:
-        for seed in args.seeds:
-            if (name, args.reading, seed) not in done:
-                cell = run_cell(name, args.reading, seed, args.work, args.minutes)
-                with results.open("a") as file:
-                    file.write(json.dumps(cell) + "\n")
-                print(json.dumps(cell), flush=True)
+    wanted = [(name, reading, seed) for name in args.arms for seed in args.seeds]
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(args.jobs, mp_context=spawn) as pool:
+        cells = [
+            pool.submit(run_cell, *cell, args.work, args.minutes)
+            for cell in wanted
+            if cell not in done
+        ]
+        for cell in concurrent.futures.as_completed(cells):
+            with results.open("a") as file:
+                file.write(json.dumps(cell.result()) + "\n")
+            print(json.dumps(cell.result()), flush=True)
     if args.table:
         print(table(args.work))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -61,12 +60,7 @@ def gpu(
     require_gpu()
     photos = [folder / name for name in list_images(folder)][:16]
     refiner = untrained(scratch / "refiner.safetensors", photos)
-    figures = take_turns(
-        variants_of(refiner, size, batch),
-        rounds=rounds,
-        threads=min(os.cpu_count() or 1, 16),  # that draw noise
-        progress=progress,
-    )
+    figures = take_turns(variants_of(refiner, size, batch), rounds=rounds, progress=progress)
     return table_of(figures, size, batch)
 
 

@@ -68,7 +68,7 @@ def loop(
         COMPILED: partial(trained, refiner, backend="torch-compile"),
         INLINE: partial(trained, refiner, prefetch=False),
     }
-    # As many threads as a training has, some of which draw noise.
+    # As many threads as a training has.
     figures = take_turns(
         variants, rounds=rounds, seconds=0, threads=torch.get_num_threads(), progress=progress
     )

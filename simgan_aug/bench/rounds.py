@@ -22,9 +22,11 @@ import statistics
 import sys
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, cast
@@ -95,8 +97,13 @@ def take_turns(
     figures = Figures()
     with ExitStack() as open_ones:
         processes: dict[str, _Process] = {}
-        for name, variant in variants.items():
-            process = open_ones.enter_context(_started(name, variant, seconds, threads))
+        coming, starting = iter(variants.items()), deque[tuple[str, _Process]]()
+        for name in variants:
+            # As many start at a time as there are processors: a start is imports for the most part.
+            for next_name, variant in islice(coming, (os.cpu_count() or 1) - len(starting)):
+                started = _started(next_name, variant, seconds, threads)
+                starting.append((next_name, open_ones.enter_context(started)))
+            process = starting.popleft()[1]
             try:
                 process.answer()
             except Skip as why:
@@ -143,22 +150,31 @@ def _started(name: str, variant: Variant, seconds: float, threads: int) -> Itera
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=_live, args=(there, variant, seconds, threads), daemon=False)
-    before = {key: os.environ.get(key) for key in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, str(threads)))  # read when libraries are loaded
     try:
-        process.start()
-    finally:
-        for key, value in before.items():
-            os.environ.pop(key) if value is None else os.environ.update({key: value})
-    there.close()
-    try:
+        with _environment(dict.fromkeys(_THREADS, str(threads))):  # read when libraries are loaded
+            process.start()
+        there.close()
         yield _Process(name, here)
     except BaseException:
-        process.terminate()  # in the midst of its work, maybe
+        if process.pid is not None:
+            process.terminate()  # in the midst of its work, maybe
         raise
     finally:
         here.close()  # the process ends when nothing can ask it any more
-        process.join()
+        if process.pid is not None:
+            process.join()
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set for what is started within."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            os.environ.pop(key) if value is None else os.environ.update({key: value})
 
 
 def _live(pipe: Connection, variant: Variant, seconds: float, threads: int) -> None:
