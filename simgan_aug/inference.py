@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from simgan_aug import noise, tone
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.config import Tone
-from simgan_aug.devices import uploaded
 from simgan_aug.errors import ConfigError, ImageError
+from simgan_aug.graphs import Replayed
 from simgan_aug.networks.contract import halo, memory_per_pixel
 from simgan_aug.pixels import Image, Pixels
 from simgan_aug.rows import in_batches
@@ -71,6 +71,7 @@ class ImageRefiner:
         self.match, self.share = match, share
         self.white = white
         self.max_workspace_mb = max_workspace_mb
+        self._replayed = Replayed(self.device)
         self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
@@ -179,40 +180,73 @@ class ImageRefiner:
 
     @torch.no_grad()  # not inference_mode: a task network trains on what we return
     def _refined(self, pixels: Pixels, seeds: list[int], strengths: list[float]) -> Tensor:
-        """A part of a batch, as a tensor; the tone is that of what is seen."""
+        """A part of a batch, as a tensor: what seeds draw, and all that a GPU may replay of it."""
+        is_whole = all(strength == 1 for strength in strengths)
+
+        def made(native: Tensor, *drawn: Tensor | None) -> list[Tensor]:
+            return [self._made(pixels.of(native), *drawn)]
+
+        numbers = torch.tensor(strengths, dtype=torch.float32)
+        drawn = [
+            noise.keys(seeds) if self._noise_channels else None,
+            None if self.bank is None else torch.stack([tone.pick(self.bank, s) for s in seeds]),
+            self._shares(seeds),
+            None if is_whole else numbers,
+        ]
+        if self.device.type == "cuda":  # through page-locked memory, or it waits
+            drawn = [None if each is None else each.pin_memory() for each in drawn]
+        (refined,) = self._replayed(made, pixels.kind, pixels.native, *drawn)
+        return refined
+
+    def _made(
+        self,
+        pixels: Pixels,
+        keys: Tensor | None,
+        references: Tensor | None,
+        shares: Tensor | None,
+        strengths: Tensor | None,
+    ) -> Tensor:
+        """A part of a batch refined; the tone is that of what is seen.
+
+        Args:
+            pixels: of the part.
+            keys: of the noise of each image.
+            references: tones of real photos, (N, C, Q) in [0, 1].
+            shares: of the match after the network, (N,).
+            strengths: (N,); None: all of the change.
+        """
         colour, seen = pixels.colour().to(self.device), pixels.seen()
         if seen is not None:
             seen = seen.to(self.device)
-        references = self._references(seeds)
-        change = self._drawn(colour, references, seeds, seen)
-        is_whole = all(strength == 1 for strength in strengths)
-        if references is not None and self.match == "after":
-            shares = [tone.pick_share(self.share, seed) for seed in seeds]
+        change = self._drawn(colour, references, keys, seen)
+        if references is not None and shares is not None:
             if pixels.has_levels:
                 toned = self._matched(pixels.levels(change), references, shares, seen)
-                if is_whole:
+                if strengths is None:
                     return cast(Tensor, pixels.with_levels(toned))
                 change = toned.float().div_(255).sub_(colour)
             else:
                 refined = change.add_(colour).nan_to_num_(0).clamp_(0, 1)
                 change = self._matched(refined, references, shares, seen).sub_(colour)
-        if not is_whole:
-            share = uploaded(torch.tensor(strengths, dtype=change.dtype), self.device)
-            change.mul_(share[:, None, None, None])
+        if strengths is not None:
+            change.mul_(strengths[:, None, None, None])
         return cast(Tensor, pixels.add(change))
 
     def _drawn(
         self,
         colour: Tensor,
         references: Tensor | None,
-        seeds: Sequence[int],
+        keys: Tensor | None,
         seen: Tensor | None,
     ) -> Tensor:
         """What the network adds to (N, C, H, W) in [0, 1], and a match before it."""
         toned = colour
         if references is not None and self.match == "before":
-            toned = self._matched(colour, references, [1.0] * len(seeds), seen)
-        change = self._texture(toned, references, self._noise(seeds, *colour.shape[2:]))
+            toned = self._matched(colour, references, references.new_ones(len(colour)), seen)
+        # For whole images: neither device nor tiles change the result.
+        size = (self._noise_channels, *colour.shape[2:])
+        grain = None if keys is None else noise.of_keys(keys, size)
+        change = self._texture(toned, references, grain)
         if toned is not colour:
             change.add_(toned).sub_(colour)
         return change
@@ -235,32 +269,27 @@ class ImageRefiner:
             change[..., *tile.place] = added(tile.seen)[..., *tile.inner]
         return change
 
-    def _references(self, seeds: Sequence[int]) -> Tensor | None:
-        """The tones that seeds draw, (N, C, Q) in [0, 1]."""
-        if self.bank is None:
-            return None
-        return uploaded(torch.stack([tone.pick(self.bank, seed) for seed in seeds]), self.device)
-
     def _matched(
-        self,
-        images: Tensor,
-        references: Tensor,
-        shares: Sequence[float],
-        seen: Tensor | None,
+        self, images: Tensor, references: Tensor, shares: Tensor, seen: Tensor | None
     ) -> Tensor:
         """The images, as `tone.matched` takes them, in these tones, each by its share."""
         if images.is_cuda:  # all at once; a CPU has one image at a time in its cache
-            drawn = uploaded(torch.tensor(shares, dtype=torch.float32), self.device)
-            return tone.matched_together(images, references, drawn, seen)
+            return tone.matched_together(images, references, shares, seen)
         masks = [None] * len(images) if seen is None else list(seen)
-        each = zip(images, references, shares, masks, strict=True)
+        each = zip(images, references, shares.tolist(), masks, strict=True)
         matched = [tone.matched(*one) for one in each]
         return matched[0][None] if len(matched) == 1 else torch.stack(matched)
 
-    def _noise(self, seeds: Sequence[int], height: int, width: int) -> Tensor | None:
-        """For whole images: neither device nor tiles change the result."""
-        channels = int(getattr(self.network, "noise_channels", 0))
-        return noise.drawn(seeds, (channels, height, width), self.device) if channels else None
+    def _shares(self, seeds: Sequence[int]) -> Tensor | None:
+        """Of the match after the network, (N,); None: there is none."""
+        if self.bank is None or self.match != "after":
+            return None
+        shares = [tone.pick_share(self.share, seed) for seed in seeds]
+        return torch.tensor(shares, dtype=torch.float32)
+
+    @property
+    def _noise_channels(self) -> int:
+        return int(getattr(self.network, "noise_channels", 0))
 
     def _rows(self, count: int, height: int, width: int) -> Iterator[slice]:
         """Slices of a batch that fit into the workspace together."""

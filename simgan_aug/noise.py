@@ -23,20 +23,29 @@ _BITS = 16
 
 def drawn(seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> Tensor:
     """Standard normal noise for images, by the seed of each: (N, *shape) float32 on the device."""
-    size = int(np.prod(shape))
-    keys = torch.tensor([_keys(seed) for seed in seeds], dtype=torch.int32).view(-1, 2)
-    factor, offset = uploaded(keys, device).unbind(1)
-    places = torch.arange(size, dtype=torch.int32, device=device)
+    return of_keys(uploaded(keys(seeds), device), shape)
+
+
+def keys(seeds: Sequence[int]) -> Tensor:
+    """What seeds draw for `of_keys`, (N, 2) int32: a factor, which is odd, and an offset."""
+    pairs = [_draws(seed).integers(-(2**31), 2**31, size=2) for seed in seeds]
+    numbers = torch.from_numpy(np.array(pairs, dtype=np.int32).reshape(-1, 2))
+    numbers[:, 0] |= 1
+    return numbers
+
+
+def of_keys(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The noise of keys, where they are; products wrap around."""
+    factor, offset = keys.unbind(1)
+    places = torch.arange(int(np.prod(shape)), dtype=torch.int32, device=keys.device)
     hashed = _hashed(places * factor[:, None] + offset[:, None])
     picked = hashed.bitwise_right_shift_(32 - _BITS).bitwise_and_(2**_BITS - 1)
-    return _quantiles(device).index_select(0, picked.flatten()).view(-1, *shape)
+    return _quantiles(keys.device).index_select(0, picked.flatten()).view(-1, *shape)
 
 
-def _keys(seed: int) -> tuple[int, int]:
-    """A factor, which is odd, and an offset: as signed numbers, whose products wrap around."""
-    draws = np.random.default_rng([seed % 2**64, 0x6E6F697365])  # apart from the tone of that seed
-    factor, offset = draws.integers(-(2**31), 2**31, size=2)
-    return int(factor) | 1, int(offset)
+def _draws(seed: int) -> np.random.Generator:
+    """Apart from the tone of the same seed."""
+    return np.random.default_rng([seed % 2**64, 0x6E6F697365])
 
 
 def _hashed(values: Tensor) -> Tensor:

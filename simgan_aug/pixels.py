@@ -8,7 +8,7 @@ values: a change of zero gives back every bit, whatever the dtype.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from typing import Any, cast
 
 import cv2
@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simgan_aug.devices import uploaded
 from simgan_aug.errors import ConfigError, ImageError
 
 Image = Any  # np.ndarray | Tensor; the public annotation of what goes in and comes out alike
@@ -91,6 +90,22 @@ class Pixels:
         part._image = part._native
         return part
 
+    @property
+    def kind(self) -> Hashable:
+        """All that tells how its values are seen, beside their shape and dtype."""
+        return self._scale, self._colours, self._channels, self._reversed
+
+    def of(self, native: Tensor) -> Pixels:
+        """Other values of the same kind, shape and dtype, as `part` gives them."""
+        other = copy.copy(self)
+        other._native = other._image = native
+        return other
+
+    @property
+    def native(self) -> Tensor:
+        """The values, (N, K, H, W) in the dtype that came."""
+        return self._native
+
     def gathered(self, parts: Iterable[Tensor]) -> Image:
         """Parts of the batch, in order and maybe on a GPU, as the image that came.
 
@@ -135,8 +150,8 @@ class Pixels:
             change = change.flip(1)
         if self._grey:
             # No einsum, which a host's autocast would compute in bf16.
-            luma = uploaded(torch.tensor(LUMA, dtype=change.dtype), change.device)
-            change = (change * luma[:, None, None]).sum(1, keepdim=True)
+            channels = zip(change.unbind(1), LUMA, strict=True)
+            change = torch.stack([each * weight for each, weight in channels]).sum(0)[:, None]
         return self._with(_added(self._native[:, : self._colours], change, self._scale))
 
     @property

@@ -26,7 +26,7 @@ def test_the_noise_of_an_image_is_that_of_its_seed_whatever_stands_beside_it(see
 
 
 def test_the_noise_is_the_one_that_whole_numbers_of_32_bits_say():
-    factor, offset = np.array(noise._keys(5)).astype(np.uint32)
+    factor, offset = noise.keys([5])[0].numpy().view(np.uint32)
     values = np.arange(60, dtype=np.uint32) * factor + offset
     for shift, by in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         values = (values ^ (values >> np.uint32(shift))) * np.uint32(by)

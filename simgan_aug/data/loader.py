@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import queue
 import threading
@@ -122,6 +123,14 @@ def _ahead(
             offer(_Failure(error))
 
     thread = threading.Thread(target=work, name="RefinedLoader", daemon=True)
+
+    def end(seconds: float | None = None) -> None:
+        stopped.set()
+        thread.join(seconds)
+
+    # The interpreter may end while somebody holds this iterator, and must not beside a thread that
+    # is at work in torch.
+    atexit.register(end, 10)
     thread.start()
     try:
         while (item := ready.get()) is not _END:
@@ -134,8 +143,8 @@ def _ahead(
                 _record(_on_gpu(batch), current)
             yield batch
     finally:
-        stopped.set()
-        thread.join()
+        atexit.unregister(end)
+        end()
 
 
 def _refined_on(

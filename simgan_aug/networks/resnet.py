@@ -87,5 +87,32 @@ def convolved(layer: nn.Conv2d, images: Tensor) -> Tensor:
 
 def reflected(images: Tensor, margin: int) -> Tensor:
     """With `margin` px more on each side, mirrored at the border."""
+    if images.is_cuda and is_plain() and min(images.shape[2:]) > margin:
+        return _framed(images, margin)
     with torch.autocast(images.device.type, enabled=False):
         return F.pad(images, (margin,) * 4, mode="reflect")
+
+
+def is_plain() -> bool:
+    """Whether nothing differentiates or traces what is computed now."""
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return not (traced or torch.is_grad_enabled())
+
+
+def _framed(images: Tensor, margin: int) -> Tensor:
+    """`reflected`, for a GPU: torch's own wants the channels first, and takes four times as long as
+    the convolution for which it pads."""
+    batch, channels, height, width = images.shape
+    framed = torch.empty(
+        (batch, channels, height + 2 * margin, width + 2 * margin),
+        dtype=images.dtype,
+        device=images.device,
+        memory_format=torch.channels_last,
+    )
+    framed[:, :, margin:-margin, margin:-margin] = images
+    for axis in (2, 3):
+        last = framed.shape[axis] - 1
+        for place in range(margin):
+            for at, of in ((place, 2 * margin - place), (last - place, last - 2 * margin + place)):
+                framed.select(axis, at).copy_(framed.select(axis, of))
+    return framed

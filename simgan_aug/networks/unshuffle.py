@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.networks.contract import TONE_LEVELS, check_between, tone_levels
-from simgan_aug.networks.resnet import ResidualBlock, rectified, reflected
+from simgan_aug.networks.resnet import ResidualBlock, is_plain, rectified, reflected
 
 
 class UnshuffleRefiner(nn.Module):
@@ -91,7 +91,7 @@ class UnshuffleRefiner(nn.Module):
         """
         parts = [images] if noise is None else [images, noise]
         aligned = all(side % self.multiple == 0 for side in images.shape[2:])
-        if aligned and min(images.shape[2:]) > self.multiple and _is_plain():
+        if aligned and min(images.shape[2:]) > self.multiple and is_plain():
             return _folded_at_once(parts, self.multiple)
         inputs = images if noise is None else torch.cat(parts, dim=1)
         return reflected(_unshuffle(_pad(inputs, self.multiple), self.multiple), 1)
@@ -120,7 +120,7 @@ class UnshuffleRefiner(nn.Module):
 
 def _smoothed(images: Tensor) -> Tensor:
     """By 1/4, 1/2, 1/4 each way; the border repeats its edge."""
-    if images.dtype == torch.float32 and images.device.type == "cpu" and _is_plain():
+    if images.dtype == torch.float32 and images.device.type == "cpu" and is_plain():
         return _smoothed_by_opencv(images)
     padded = F.pad(images, (1, 1, 1, 1), mode="replicate")
     rows = (padded[..., :-2] + padded[..., 2:]) / 4 + padded[..., 1:-1] / 2
@@ -136,12 +136,6 @@ def _smoothed_by_opencv(images: Tensor) -> Tensor:
             image.numpy(), -1, weights, weights, out.numpy(), borderType=cv2.BORDER_REPLICATE
         )
     return smoothed
-
-
-def _is_plain() -> bool:
-    """Whether nothing differentiates or traces what is computed now."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return not (traced or torch.is_grad_enabled())
 
 
 def _folded_at_once(parts: Sequence[Tensor], factor: int) -> Tensor:

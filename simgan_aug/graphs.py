@@ -1,0 +1,123 @@
+"""Work on a CUDA device that is recorded once and replayed: CUDA graphs.
+
+A GPU is through with small images before Python has asked for the next piece of work. A recording
+asks for all of it at once. It holds for one form of what it is given (shapes, dtypes, layouts) and
+reads and writes the same memory every time, so that what goes in is copied there and what comes out
+is copied from there. (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Work = Callable[..., Sequence[Tensor]]
+"""Tensors, or None, on the device -> tensors. It waits for nothing, and does the same work every
+time: what it takes from elsewhere stays where it is in memory."""
+
+UNRECORDED = 2
+"""Calls of a form before it is recorded: libraries set themselves up, and some forms come once."""
+
+MOST = 8
+"""Forms that are recorded; all others run as they are. Their memory is held, that of the largest
+once for all of them."""
+
+
+class Replayed:
+    """Does work on a device; on a CUDA device that of a form that comes again as a recording.
+
+    Any threads and streams may use it: calls come one after the other.
+
+    Args:
+        device: where the work is done.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._calls = Counter[Hashable]()
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._lock = threading.Lock()
+        self._done: torch.cuda.Event | None = None
+        self._pool: Any = None
+
+    def __call__(self, work: Work, key: Hashable, *tensors: Tensor | None) -> list[Tensor]:
+        """What the work gives, in memory of its own.
+
+        Args:
+            work: see `Work`.
+            key: tells works apart, and all that they depend on beside tensors.
+            tensors: on the device, or in page-locked memory of the host; None stays None.
+        """
+        if self._device.type != "cuda":
+            return list(work(*tensors))
+        form = (key, *(_form(tensor) for tensor in tensors))
+        with self._lock:
+            self._calls[form] += 1
+            if not self._is_recorded(form):
+                return list(work(*(self._moved(tensor) for tensor in tensors)))
+            stream = torch.cuda.current_stream(self._device)
+            if self._done is not None:  # the memory may still be in use on another stream
+                stream.wait_event(self._done)
+            if form not in self._recordings:
+                self._recordings[form] = self._record(work, tensors)
+            made = self._recordings[form].play(tensors)
+            self._done = stream.record_event()
+            return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """A copy, and what arrives in another process, has recorded nothing."""
+        return Replayed, (self._device,)
+
+    def _is_recorded(self, form: Hashable) -> bool:
+        if torch.are_deterministic_algorithms_enabled():
+            return False  # some work then looks at values
+        has_room = len(self._recordings) < MOST and self._calls[form] > UNRECORDED
+        return has_room or form in self._recordings
+
+    def _moved(self, tensor: Tensor | None) -> Tensor | None:
+        return None if tensor is None else tensor.to(self._device, non_blocking=True)
+
+    def _record(self, work: Work, tensors: Sequence[Tensor | None]) -> _Recording:
+        taken = [_place(tensor, self._device) for tensor in tensors]
+        graph = torch.cuda.CUDAGraph()
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"),
+        ):
+            made = list(work(*taken))
+        return _Recording(graph, taken, made)
+
+
+class _Recording:
+    """One form of work, and the memory that it reads and writes."""
+
+    def __init__(
+        self, graph: torch.cuda.CUDAGraph, taken: list[Tensor | None], made: list[Tensor]
+    ) -> None:
+        self._graph, self._taken, self._made = graph, taken, made
+
+    def play(self, tensors: Sequence[Tensor | None]) -> list[Tensor]:
+        for place, tensor in zip(self._taken, tensors, strict=True):
+            if place is not None and tensor is not None:
+                place.copy_(tensor, non_blocking=True)
+        self._graph.replay()
+        return [each.clone() for each in self._made]
+
+
+def _form(tensor: Tensor | None) -> Hashable:
+    return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _place(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """Memory for a tensor of this form."""
+    if tensor is None:
+        return None
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)
