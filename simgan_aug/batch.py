@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from simgan_aug.devices import uploaded
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
@@ -22,10 +24,10 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same on a device, images in channels_last memory."""
         weights, reference = (
-            None if t is None else t.to(device, non_blocking=True)
-            for t in (self.weights, self.reference)
+            None if t is None else uploaded(t, device) for t in (self.weights, self.reference)
         )
-        return Batch(images=_to(self.images, device), weights=weights, reference=reference)
+        images = uploaded(self.images, device).contiguous(memory_format=torch.channels_last)
+        return Batch(images=images, weights=weights, reference=reference)
 
     def rows(self, start: int, stop: int) -> Batch:
         """Some of its images."""
@@ -33,7 +35,3 @@ class Batch:
             None if t is None else t[start:stop] for t in (self.weights, self.reference)
         )
         return Batch(images=self.images[start:stop], weights=weights, reference=reference)
-
-
-def _to(images: Tensor, device: torch.device) -> Tensor:
-    return images.to(device, non_blocking=True, memory_format=torch.channels_last)

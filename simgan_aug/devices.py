@@ -58,7 +58,7 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
 
 
 def uploaded(values: Tensor, device: torch.device) -> Tensor:
-    """A small tensor on a device, without a wait.
+    """A tensor on a device, without a wait.
 
     To a GPU it goes through page-locked memory: a copy from any other may wait until the GPU has
     done all that was asked of it before.

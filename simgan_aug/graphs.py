@@ -11,10 +11,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 Work = Callable[..., Sequence[Tensor]]
 """Tensors, or None, on the device -> tensors. It waits for nothing, and does the same work every
@@ -26,6 +28,19 @@ UNRECORDED = 2
 MOST = 8
 """Forms that are recorded; all others run as they are. Their memory is held, that of the largest
 once for all of them."""
+
+
+def is_recordable(part: object) -> bool:
+    """Whether a part of a training declares that its work may be recorded, by an attribute
+    `recordable` of its own or of its very class: a subclass may draw or count what that did not."""
+    own = {**vars(type(part)), **getattr(part, "__dict__", {})}
+    return bool(own.get("recordable", False))
+
+
+def recordable(function: Function) -> Function:
+    """Declare a function to be so."""
+    function.recordable = True  # type: ignore[attr-defined]
+    return function
 
 
 class Replayed:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simgan_aug.errors import ConfigError, ImageError
+from simgan_aug.graphs import recordable
 from simgan_aug.twice import Twice
 
 FAINT = 0.04
@@ -57,6 +58,8 @@ class CrossEntropy:
             one-sided label smoothing (Salimans et al., arXiv:1606.03498, section 3.4).
     """
 
+    recordable = True
+
     def __init__(self, reduction: str = "mean", smoothing: float = 0.0) -> None:
         if reduction not in ("mean", "paper_sum"):
             raise ConfigError(f"reduction must be 'mean' or 'paper_sum', got {reduction!r}")
@@ -90,6 +93,8 @@ class LeastSquares:
         r2: the same on refined images.
     """
 
+    recordable = True
+
     def __init__(self, r1: float = 0.0, r2: float = 0.0) -> None:
         self.r1, self.r2 = _weights(r1, r2)
 
@@ -111,6 +116,7 @@ class Relativistic:
         r2: the same on refined images.
     """
 
+    recordable = True
     pairs_real = True
 
     def __init__(self, r1: float = 0.1, r2: float = 0.1) -> None:
@@ -180,11 +186,13 @@ def mean_weight(paper_weight: float, values: int, patches: int) -> float:
     return paper_weight * values / patches
 
 
+@recordable
 def channel_mean(images: Tensor) -> Tensor:
     """psi: mean of the colour channels (paper v2, section 2.1), (B, 1, H, W)."""
     return images.mean(dim=1, keepdim=True)
 
 
+@recordable
 def blur(images: Tensor) -> Tensor:
     """psi: 5x5 binomial blur, which leaves fine grain free; (B, C, H, W)."""
     mode = "reflect" if min(images.shape[2:]) > 2 else "replicate"
@@ -196,6 +204,7 @@ def blur(images: Tensor) -> Tensor:
     return padded
 
 
+@recordable
 def image_gradient(images: Tensor) -> Tensor:
     """psi: differences to the right and lower neighbour (paper v2, section 2.1), (B, 2C, H, W)."""
     right = F.pad(images, (0, 1, 0, 0), mode="replicate").diff(dim=3)
@@ -203,6 +212,7 @@ def image_gradient(images: Tensor) -> Tensor:
     return torch.cat([right, down], dim=1)
 
 
+@recordable
 def edge_direction(images: Tensor) -> Tensor:
     """psi: edge directions by strength among neighbours, whatever their light; (B, 2, H, W).
 
@@ -229,10 +239,23 @@ def _around(values: Tensor) -> Tensor:
         return rows @ values @ columns.T
 
 
+def _means(length: int, reach: int, device: torch.device) -> Tensor:
+    """(length, length): times values, their means over all places at most `reach` away.
+
+    Kept for a CPU; a GPU makes it as quickly, and a recording may outlive what is kept.
+    """
+    return (
+        _kept_means(length, reach) if device.type == "cpu" else _made_means(length, reach, device)
+    )
+
+
 @functools.lru_cache(maxsize=8)
 @torch.inference_mode(False)  # what is kept serves training too
-def _means(length: int, reach: int, device: torch.device) -> Tensor:
-    """(length, length): times values, their means over all places at most `reach` away."""
+def _kept_means(length: int, reach: int) -> Tensor:
+    return _made_means(length, reach, torch.device("cpu"))
+
+
+def _made_means(length: int, reach: int, device: torch.device) -> Tensor:
     places = torch.arange(length, device=device)
     near = ((places[:, None] - places).abs() <= reach).float()
     return near / near.sum(1, keepdim=True)

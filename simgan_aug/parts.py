@@ -11,6 +11,7 @@ from simgan_aug import plugins
 from simgan_aug.config import Config, Part
 from simgan_aug.errors import ConfigError, PluginError
 from simgan_aug.factories import takes
+from simgan_aug.graphs import is_recordable, recordable
 from simgan_aug.losses import edge_direction, self_regularization
 from simgan_aug.terms import Terms, check_own
 from simgan_aug.training import Regularization
@@ -50,15 +51,15 @@ def regularization(config: Config, scalars: Mapping[str, float] | None = None) -
         change = settings.weight * self_regularization(
             refined, synthetic, psi, weights, settings.reduction
         )
-        contours = settings.contours if scalars is None else scalars[CONTOURS]
-        if contours:
+        if settings.contours:
+            contours = settings.contours if scalars is None else scalars[CONTOURS]
             moved = self_regularization(
                 refined, synthetic, edge_direction, reduction=settings.reduction
             )
             change = change + contours * moved
         return change
 
-    return term
+    return recordable(term) if psi is None or is_recordable(psi) else term
 
 
 def build_terms(config: Config, refiner: nn.Module, channels: int) -> Terms:

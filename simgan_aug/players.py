@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from simgan_aug.batch import Batch
 from simgan_aug.config import Training
 from simgan_aug.descent import Descent
-from simgan_aug.devices import resolve_precision
+from simgan_aug.devices import resolve_precision, uploaded
 from simgan_aug.errors import ConfigError
+from simgan_aug.graphs import is_recordable
 from simgan_aug.history import HistoryBuffer
 from simgan_aug.losses import AdversarialLoss
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
@@ -24,17 +25,38 @@ Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(refined, synthetic, weights) -> the weighted term of eq. 1, a scalar."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Share:
     """The rows of a batch that are gone through at once, and what goes with them."""
 
     synthetic: Batch
     noise: Tensor | None
-    real: Tensor | None
-    """As the discriminator sees them."""
+    real: Batch | None
+    refined: Tensor | None = None
+    """What the discriminator is shown, beside real ones."""
     history: HistoryBuffer
     draws: torch.Generator
     """Of the history, and of the seeds of further terms."""
+
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        """All that is computed with."""
+        batches = [self.synthetic, *([] if self.real is None else [self.real])]
+        parts = [part for each in batches for part in (each.images, each.weights, each.reference)]
+        return [*parts, self.noise, self.refined]
+
+    def of(self, *tensors: Tensor | None) -> _Share:
+        """The same of other values; the inverse of `tensors`."""
+        *parts, noise, refined = tensors
+        batches = [_batch(*parts[start : start + 3]) for start in range(0, len(parts), 3)]
+        synthetic, real = (*batches, None)[:2]
+        assert synthetic is not None
+        return replace(self, synthetic=synthetic, real=real, noise=noise, refined=refined)
+
+
+def _batch(images: Tensor | None, weights: Tensor | None, reference: Tensor | None) -> Batch:
+    assert images is not None
+    return Batch(images=images, weights=weights, reference=reference)
 
 
 class Players:
@@ -56,7 +78,7 @@ class Players:
         self.draws = torch.Generator()
         self.share_draws = [torch.Generator() for _ in state.own_shares]
         sums = getattr(loss, "reduction", "mean") == "sum"
-        self.descent = Descent(state, part=1.0 if sums else 1 / state.shares)
+        self.descent = Descent(state, 1.0 if sums else 1 / state.shares, self._recorded())
 
     def begin(self, step: int) -> None:
         """Derive the step's draws from its number, and set its learning rates."""
@@ -66,37 +88,45 @@ class Players:
             draws.manual_seed((seed * 1_000_003 + share + 1) % 2**63)
         after_warmup = step - self.config.refiner_warmup - self.config.discriminator_warmup
         decayed = self.config.decay_after and after_warmup >= self.config.decay_after
-        for name, optimizer in self.state.optimizers.items():
+        for name in self.state.optimizers:
             rate = getattr(self.config, f"{name}_rate") * self.state.scalars["rate"]
-            optimizer.param_groups[0]["lr"] = rate * self.config.decay_factor if decayed else rate
+            self.state.set_rate(name, rate * self.config.decay_factor if decayed else rate)
 
     def update_refiner(self, adversarial: bool = True) -> None:
         """One step on L_R (eq. 4); in the warm-up on its second term alone."""
+        pairs = adversarial and getattr(self.loss, "pairs_real", False)
+        losses = self._refiner_losses if adversarial else self._warmup_losses
         with self._frozen(self.state.discriminator):
-            self.descent.update("refiner", self._refiner_losses(adversarial))
+            self.descent.update("refiner", losses, self._shares(with_real=pairs))
 
     def update_discriminator(self) -> None:
         """One step on L_D (eq. 2), half of the refined images from the history (section 2.3)."""
-        self.descent.update("discriminator", self._discriminator_losses())
+        shares = map(self._with_refined, self._shares(with_real=True))
+        self.descent.update("discriminator", self._discriminator_losses, shares)
 
     def end(self) -> dict[str, float]:
         """The losses of all updates since `begin`; raises as `Descent.end`."""
         return self.descent.end()
 
-    def _refiner_losses(self, adversarial: bool) -> Iterator[dict[str, Tensor]]:
-        """Of each share of the next batch."""
-        pairs = adversarial and getattr(self.loss, "pairs_real", False)
-        for share in self._shares(with_real=pairs):
-            batch, losses = share.synthetic, {}
-            with self._autocast():
-                refined = self._refine(share)
-                if adversarial:
-                    shown = self._shown(refined, batch.reference)
-                    real = shown if share.real is None else share.real
-                    losses["adversarial"] = self.loss.refiner(self.state.discriminator, shown, real)
-                losses[TOTAL] = self.regularization(refined, batch.images, batch.weights)
-                losses |= self._terms(refined, share)
-            yield losses
+    def _refiner_losses(self, share: _Share) -> dict[str, Tensor]:
+        """Both terms of eq. 4, and all further ones."""
+        batch = share.synthetic
+        with self._autocast():
+            refined = self._refine(share)
+            shown = self._shown(refined, batch.reference)
+            real = shown if share.real is None else self._photos(share.real)
+            losses = {"adversarial": self.loss.refiner(self.state.discriminator, shown, real)}
+            return losses | self._held(refined, share)
+
+    def _warmup_losses(self, share: _Share) -> dict[str, Tensor]:
+        with self._autocast():
+            return self._held(self._refine(share), share)
+
+    def _held(self, refined: Tensor, share: _Share) -> dict[str, Tensor]:
+        """What holds refined images to the synthetic ones."""
+        batch = share.synthetic
+        total = self.regularization(refined, batch.images, batch.weights)
+        return {TOTAL: total, **self._terms(refined, share)}
 
     def _terms(self, refined: Tensor, share: _Share) -> dict[str, Tensor]:
         """Each further term; it may draw from torch's generator, seeded here for it alone."""
@@ -111,16 +141,25 @@ class Players:
             )
         return values
 
-    def _discriminator_losses(self) -> Iterator[dict[str, Tensor]]:
-        """Of each share of the next batches."""
-        for share in self._shares(with_real=True):
-            assert share.real is not None
+    def _discriminator_losses(self, share: _Share) -> dict[str, Tensor]:
+        assert share.real is not None
+        assert share.refined is not None
+        with self._autocast():
+            real = self._photos(share.real)
+            loss = self.loss.discriminator(self.state.discriminator, share.refined, real)
+        return {"discriminator": loss}
+
+    def _with_refined(self, share: _Share) -> _Share:
+        """With its images refined, half of them exchanged for those of the history."""
+
+        def refine(*tensors: Tensor | None) -> list[Tensor]:
             with torch.no_grad(), self._autocast():
-                refined = self._refine(share)
-            refined = self._mixed(refined, share)
-            with self._autocast():
-                loss = self.loss.discriminator(self.state.discriminator, refined, share.real)
-            yield {"discriminator": loss}
+                return [self._refine(share.of(*tensors))]
+
+        (refined,) = self.descent.run(refine, "refine", *share.tensors)
+        refined = self._mixed(refined, share)
+        nothing = _batch(refined.new_empty(0), None, None)
+        return replace(share, synthetic=nothing, noise=None, refined=refined)
 
     def _shares(self, with_real: bool) -> Iterator[_Share]:
         """This rank's shares of the next batch, for which as much is drawn as for the whole."""
@@ -137,11 +176,11 @@ class Players:
             for buffer, before in buffers:  # a layer that counts its calls sees one, as on a rank
                 buffer.copy_(before)
             yield _Share(
-                synthetic.rows(*rows).to(self.device),
-                None if noise is None else noise[slice(*rows)].to(self.device, non_blocking=True),
-                None if real is None else self._photos(real.rows(*rows)),
-                self.state.histories[place],
-                self.share_draws[place],
+                synthetic=synthetic.rows(*rows).to(self.device),
+                noise=None if noise is None else uploaded(noise[slice(*rows)], self.device),
+                real=None if real is None else real.rows(*rows).to(self.device),
+                history=self.state.histories[place],
+                draws=self.share_draws[place],
             )
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
@@ -157,7 +196,6 @@ class Players:
         return refined
 
     def _photos(self, batch: Batch) -> Tensor:
-        batch = batch.to(self.device)
         return self._shown(batch.images, batch.reference)
 
     def _mixed(self, refined: Tensor, share: _Share) -> Tensor:
@@ -179,6 +217,15 @@ class Players:
                 "this discriminator takes a reference photo's tone: set tone.photos to 1 or more"
             )
         return with_tone(images, reference)
+
+    def _recorded(self) -> bool:
+        """Whether a GPU's work of a step may be recorded: no part does other work another time."""
+        parts = (
+            *(self.state.refiner, self.state.discriminator),
+            *(self.loss, self.regularization),
+        )
+        alone = self.state.shares == 1 and not self.state.terms.terms
+        return alone and self.config.optimizer == "adam" and all(map(is_recordable, parts))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

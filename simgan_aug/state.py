@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -57,14 +58,35 @@ class TrainingState:
         }
         self.histories = [HistoryBuffer(config.history // self.shares) for _ in self.own_shares]
         """One for each share of this rank; they fill alike."""
-        self.scalars = {"rate": 1.0, "rollbacks": 0.0}
+        self.scalars: dict[str, Any] = {"rate": 1.0, "rollbacks": 0.0}
         """Further numbers that a step depends on, saved by name: what rollbacks have left of both
         rates, and how many there were."""
+        self.rates: dict[str, float] = {}
+        """Learning rates by player, as they are now."""
         self.step = 0
         self.synthetic_batches = 0
         """Batches taken from the synthetic iterator; a resumed iterator starts there."""
         self.real_batches = 0
         """The same for the real iterator."""
+
+    def set_rate(self, player: str, rate: float) -> None:
+        """The learning rate of "refiner" or "discriminator" from now on."""
+        self.rates[player] = rate
+        group = self.optimizers[player].param_groups[0]
+        if isinstance(group["lr"], Tensor):  # on a GPU, where a recording reads it
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+    @contextlib.contextmanager
+    def scalars_in(self, values: Tensor) -> Iterator[None]:
+        """Within it, `scalars` are these values, on the device, which a recording reads."""
+        before = dict(self.scalars)
+        self.scalars.update(zip(before, values.unbind(), strict=True))
+        try:
+            yield
+        finally:
+            self.scalars.update(before)
 
     @property
     def averaged(self) -> nn.Module:
@@ -170,7 +192,23 @@ def _optimizer(
     weights = [weight for network in networks for weight in network.parameters()]
     if config.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=rate, fused=True)
-    return torch.optim.Adam(weights, lr=rate, betas=config.betas, fused=True)
+    optimizer = torch.optim.Adam(weights, lr=rate, betas=config.betas, fused=True)
+    if weights and weights[0].is_cuda:
+        optimizer.param_groups[0]["lr"] = torch.tensor(rate, device=weights[0].device)
+    return optimizer
+
+
+@contextlib.contextmanager
+def capturable(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Within it, a step of Adam may be recorded; it would else refuse, or warn where it is not."""
+    recording = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    for group in optimizer.param_groups:
+        group["capturable"] = recording
+    try:
+        yield
+    finally:
+        for group in optimizer.param_groups:
+            group["capturable"] = False
 
 
 def _lay_out(optimizer: torch.optim.Optimizer) -> None:

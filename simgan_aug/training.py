@@ -39,8 +39,7 @@ class Step:
     @property
     def rates(self) -> dict[str, float]:
         """The learning rates of "refiner" and "discriminator" in this step."""
-        optimizers = self.state.optimizers.items()
-        return {name: optimizer.param_groups[0]["lr"] for name, optimizer in optimizers}
+        return dict(self.state.rates)
 
 
 def train(

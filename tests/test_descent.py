@@ -28,7 +28,7 @@ def state(request):
 
 
 def loss_of(network, factor=1.0):
-    return iter([{"it": (network.weight * factor).sum()}])
+    return lambda share: {"it": (network.weight * factor).sum()}, iter([None])
 
 
 def moments(state, player):
@@ -37,7 +37,7 @@ def moments(state, player):
 
 def test_an_update_that_is_not_finite_changes_nothing_and_is_told_at_the_end(state):
     descent = Descent(state, part=1.0)
-    descent.update("refiner", loss_of(state.refiner, float("nan")))
+    descent.update("refiner", *loss_of(state.refiner, float("nan")))
 
     assert state.refiner.weight.tolist() == [1, 1]
     assert all(bool(torch.isfinite(v).all()) for v in state.tensors().values())
@@ -47,8 +47,8 @@ def test_an_update_that_is_not_finite_changes_nothing_and_is_told_at_the_end(sta
 
 def test_no_update_of_the_step_follows_one_that_is_not_finite(state):
     descent = Descent(state, part=1.0)
-    descent.update("refiner", loss_of(state.refiner, float("inf")))
-    descent.update("discriminator", loss_of(state.discriminator))
+    descent.update("refiner", *loss_of(state.refiner, float("inf")))
+    descent.update("discriminator", *loss_of(state.discriminator))
 
     assert state.discriminator.weight.tolist() == [1, 1]
     with pytest.raises(DivergenceError, match="the it loss is inf"):
@@ -57,11 +57,11 @@ def test_no_update_of_the_step_follows_one_that_is_not_finite(state):
 
 def test_the_next_step_begins_afresh(state):
     descent = Descent(state, part=1.0)
-    descent.update("refiner", loss_of(state.refiner, float("nan")))
+    descent.update("refiner", *loss_of(state.refiner, float("nan")))
     with pytest.raises(DivergenceError):
         descent.end()
 
-    descent.update("refiner", loss_of(state.refiner))
+    descent.update("refiner", *loss_of(state.refiner))
 
     assert descent.end() == {"it": 2}
     assert max(state.refiner.weight.tolist()) < 1

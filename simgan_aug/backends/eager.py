@@ -37,18 +37,12 @@ class TorchBackend:
         self.identity = f"{'compiled ' if compiled else ''}torch {torch.__version__}"
         self._network = network.to(device)
         to_channels_last(self._network)
-        self._run: Callable[..., Tensor] = self._added
+        self._run: Callable[..., Any] = network
         if compiled:
-            self._run = torch.compile(self._added, dynamic=False)
+            self._run = torch.compile(network, dynamic=False)
 
     def added(self, images: Tensor, noise: Tensor | None, reference: Tensor | None) -> Tensor:
         """See `Backend`."""
+        extra = condition(self._network, noise, reference)
         with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
-            return self._run(images, noise, reference)
-
-    def _added(self, images: Tensor, noise: Tensor | None, reference: Tensor | None) -> Tensor:
-        network, extra = cast(Any, self._network), condition(self._network, noise, reference)
-        if not hasattr(network, "core"):
-            return cast(Tensor, network(images, **extra) - images)
-        core = network.core(network.fold(images, extra.pop("noise", None)), **extra)
-        return cast(Tensor, network.unfold(core, images))
+            return cast(Tensor, self._run(images, **extra) - images)

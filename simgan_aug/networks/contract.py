@@ -10,6 +10,10 @@ plain attributes it may declare
     noise_channels    n > 0: it is called with `noise`, (B, n, H, W) standard normal
     takes_reference   True: it is called with `reference`, (B, C, Q): quantiles of a real photo's
                       channels in [-1, 1]
+    recordable        True: called with other values, it does the same work; nothing that it does
+                      depends on values, on counts of calls, or on draws of the host. A GPU records
+                      a training step of such parts (discriminator and loss too) and replays it,
+                      several times as fast. A subclass has to say so anew
     change_limit      grey levels (of 255) that it changes a pixel by at most, whatever its weights;
                       0: no bound
 

@@ -28,6 +28,8 @@ class PaperPatch(nn.Module):
         form: "eyes" or "hands".
     """
 
+    recordable = True
+
     def __init__(self, channels: int = 3, form: str = "eyes") -> None:
         super().__init__()
         check_between("channels", channels, 1, 64)
@@ -65,6 +67,7 @@ class Patch(nn.Module):
             cannot ignore it.
     """
 
+    recordable = True
     receptive_field = 26
     independent = True
 

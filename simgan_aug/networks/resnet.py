@@ -25,6 +25,8 @@ class ResNetRefiner(nn.Module):
         blocks: residual blocks of two convolutions each.
     """
 
+    recordable = True
+
     def __init__(
         self, channels: int = 3, kernel: int = 3, features: int = 64, blocks: int = 4
     ) -> None:

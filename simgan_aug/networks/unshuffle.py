@@ -35,6 +35,8 @@ class UnshuffleRefiner(nn.Module):
         max_change: grey levels (of 255) that the network may change a pixel by; 0: no bound.
     """
 
+    recordable = True
+
     def __init__(
         self,
         channels: int = 3,
