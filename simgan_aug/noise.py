@@ -40,7 +40,8 @@ def of_keys(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     places = torch.arange(int(np.prod(shape)), dtype=torch.int32, device=keys.device)
     hashed = _hashed(places * factor[:, None] + offset[:, None])
     picked = hashed.bitwise_right_shift_(32 - _BITS).bitwise_and_(2**_BITS - 1)
-    return _quantiles(keys.device).index_select(0, picked.flatten()).view(-1, *shape)
+    quantiles: Tensor = _quantiles(keys.device)
+    return quantiles.index_select(0, picked.flatten()).view(-1, *shape)
 
 
 def _draws(seed: int) -> np.random.Generator:
@@ -56,8 +57,13 @@ def _hashed(values: Tensor) -> Tensor:
     return values
 
 
-@functools.cache
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _quantiles(device: torch.device) -> Tensor:
+    return _kept_quantiles(device)
+
+
+@functools.cache
+def _kept_quantiles(device: torch.device) -> Tensor:
     """Of the standard normal distribution, in the middle of so many equal parts."""
     middles = (torch.arange(2**_BITS, dtype=torch.float64) + 0.5) / 2**_BITS
     quantiles: Tensor = torch.special.ndtri(middles).float()

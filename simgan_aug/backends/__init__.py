@@ -1,8 +1,8 @@
 """What runs a refiner's network on one tile; all else of refining is the same for all of them.
 
-    torch           as it is; the only one for a GPU
-    torch-compile   compiled by torch when it first meets a shape, which takes a while; on a GPU
-                    into fused kernels and CUDA graphs, for images of few sizes
+    torch           as it is; the only one for a GPU, beside
+    torch-compile   compiled by torch when it first meets a shape, which takes a while; for images
+                    of few sizes
     openvino        on a CPU; `pip install 'simgan-aug[openvino]'`
     a folder        what `simgan-aug export --to openvino` has made of this refiner, maybe in int8
 

@@ -40,12 +40,32 @@ TONES = 2**14
 
 _NO_ROW = 2**31
 
+_NUMBERS = 8
+"""Draws of a row, at most."""
+
+
+class _Uniforms:
+    """The draws of a row, of numbers from [0, 1) that are drawn for all rows of a batch at once: a
+    generator for each would take longer than all else that is done for it."""
+
+    def __init__(self, numbers: Sequence[float]) -> None:
+        self._numbers = iter(numbers)
+
+    def random(self) -> float:
+        return next(self._numbers)
+
+    def integers(self, high: int, /) -> int:
+        return int(self.random() * high)
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * self.random()
+
 
 @dataclass(frozen=True)
 class _Row:
     """One crop to be: its draws, and the image that they have hit."""
 
-    rng: np.random.Generator
+    rng: _Uniforms
     index: int
     image: Array
     weights: Array | None
@@ -110,21 +130,26 @@ class Crops:
         return Batches(self._batches(start, wanted))
 
     def _batches(self, start: int, wanted: range) -> Iterator[Batch]:
-        hits = (self._hit(number, row) for number in itertools.count(start) for row in wanted)
+        hits = (hit for number in itertools.count(start) for hit in self._hits(number, wanted))
         rows = map(self._row, hits) if self.source.is_held else ahead(self._row, hits, self._ahead)
         while True:
             yield self._batch(list(itertools.islice(rows, len(wanted))))
 
-    def _hit(self, number: int, row: int) -> tuple[np.random.Generator, int]:
-        rng = np.random.default_rng([self.seed, number, row])
+    def _hits(self, number: int, wanted: range) -> Iterator[tuple[_Uniforms, int]]:
+        """The draws of these rows, and the image that each has hit."""
+        drawn = np.random.default_rng([self.seed, number]).random((self.batch_size, _NUMBERS))
+        for numbers in drawn[list(wanted)].tolist():
+            yield self._hit(number, _Uniforms(numbers))
+
+    def _hit(self, number: int, rng: _Uniforms) -> tuple[_Uniforms, int]:
         if self.config.reuse == 1 or len(self.source.images) <= POOL:
             return rng, self.source.draw(rng)
         # An endless row of images drawn at random; the batch looks at POOL of them.
         oldest = number * self.batch_size // self.config.reuse
-        place = oldest + int(rng.integers(POOL))
+        place = oldest + rng.integers(POOL)
         return rng, self.source.draw(np.random.default_rng([self.seed, place, _NO_ROW]))
 
-    def _row(self, hit: tuple[np.random.Generator, int]) -> _Row:
+    def _row(self, hit: tuple[_Uniforms, int]) -> _Row:
         image, weights = self.source.images[hit[1]], self.source.weights
         return _Row(*hit, image, None if weights is None else weights[hit[1]])
 
@@ -142,21 +167,21 @@ class Crops:
         if reference is not None and self.bank is not None and self.match:
             images = self._matched(images, rows, reference)
         return Batch(
-            images=images * 2 - 1,
+            images=images.mul(2).sub_(1),
             weights=self._cut(weights, windows) if weights else None,
             reference=None if reference is None else reference * 2 - 1,
         )
 
-    def _window(self, height: int, width: int, rng: np.random.Generator) -> _Window:
+    def _window(self, height: int, width: int, rng: _Uniforms) -> _Window:
         """A window of the image that becomes the crop when it is resized by the drawn scale."""
-        scale = float(rng.uniform(*self.config.scale))
+        scale = rng.uniform(*self.config.scale)
         scale = max(scale, self.config.crop[0] / height, self.config.crop[1] / width)
         sides = (
             min(length, max(1, round(side / scale)))
             for side, length in zip(self.config.crop, (height, width), strict=True)
         )
         rows, columns = sides
-        top, left = int(rng.integers(height - rows + 1)), int(rng.integers(width - columns + 1))
+        top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
         mirrored = self.config.flip and rng.random() < 0.5
         return _Window(slice(top, top + rows), slice(left, left + columns), mirrored)
 
@@ -179,7 +204,7 @@ class Crops:
     def _references(self, rows: Sequence[_Row]) -> Tensor | None:
         """A tone of the bank for each row, or its own; (B, C, Q) in [0, 1]."""
         if self.bank is not None:
-            return self.bank[[int(row.rng.integers(len(self.bank))) for row in rows]]
+            return self.bank[[row.rng.integers(len(self.bank)) for row in rows]]
         if not self.own_tone:
             return None
         counts = self._counts(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,6 +14,16 @@ Box = Sequence[float]
 
 def _no_boxes(indices: Sequence[int]) -> list[list[Box]]:
     return [[] for _ in indices]
+
+
+class Draws(Protocol):
+    """What is asked of numpy's generator."""
+
+    def random(self) -> float:
+        """From [0, 1)."""
+
+    def integers(self, low: int, /) -> Any:
+        """0 or more, and less than that, as numpy's with one argument."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +69,8 @@ class Source:
         smaller: Array = np.any(self.known_sizes() < np.array(crop), axis=1)
         return smaller
 
-    def draw(self, rng: np.random.Generator) -> int:
-        """The number of an image at random."""
+    def draw(self, rng: Draws) -> int:
+        """The number of an image at random, by two draws at most."""
         if not self.shares:
             return int(rng.integers(len(self.images)))
         ends = np.cumsum([weight for _, weight in self.shares])
