@@ -9,6 +9,7 @@ https://nullprogram.com/blog/2018/07/31/, in whole numbers of 32 bits, in which 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,7 +38,7 @@ def keys(seeds: Sequence[int]) -> Tensor:
 def of_keys(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     """The noise of keys, where they are; products wrap around."""
     factor, offset = keys.unbind(1)
-    places = torch.arange(int(np.prod(shape)), dtype=torch.int32, device=keys.device)
+    places = torch.arange(math.prod(shape), dtype=torch.int32, device=keys.device)
     hashed = _hashed(places * factor[:, None] + offset[:, None])
     picked = hashed.bitwise_right_shift_(32 - _BITS).bitwise_and_(2**_BITS - 1)
     quantiles: Tensor = _quantiles(keys.device)

@@ -85,6 +85,10 @@ def train(
                 players.update_refiner()
             for _ in range(config.discriminator_updates):  # K_d
                 players.update_discriminator()
+        if players.device.type == "cuda":  # which is at work until the losses are read
+            for side in (synthetic, real):
+                if hasattr(side, "prepare"):
+                    side.prepare(config.refiner_updates + config.discriminator_updates)
         losses = players.end()
         if phase != "discriminator warm-up":
             state.average.update_parameters(state.refiner)

@@ -385,7 +385,7 @@ def test_a_refiner_that_is_held_too_tightly_changes_nothing(tmp_path):
 @pytest.mark.parametrize("loss", ["cross_entropy", "least_squares", "relativistic"])
 def test_a_discriminator_that_learns_too_fast_is_saturated(tmp_path, loss):
     rates = dataclasses.replace(
-        SMALL.training, steps=120, refiner_rate=1e-6, discriminator_rate=1e-3
+        SMALL.training, steps=180, refiner_rate=1e-6, discriminator_rate=1e-3
     )
 
     found = rung(dataclasses.replace(SMALL, loss=Part(name=loss), training=rates), tmp_path / "out")

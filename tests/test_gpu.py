@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from simgan_aug import tone
-from simgan_aug.config import Training
+from simgan_aug import noise, tone
+from simgan_aug.config import Config, Training
 from simgan_aug.data import RefinedLoader
+from simgan_aug.errors import DivergenceError
+from simgan_aug.graphs import MOST
 from simgan_aug.history import HistoryBuffer
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.losses import Relativistic, self_regularization
 from simgan_aug.networks import Patch, UnshuffleRefiner
+from simgan_aug.parts import CONTOURS, regularization
+from simgan_aug.players import Players
 from simgan_aug.state import TrainingState
 from simgan_aug.training import Batch, train
 
@@ -98,16 +102,53 @@ def test_every_kind_of_image_on_either_side_is_refined_alike(dtype, channels):
         assert (refined.cpu().double() * 255 / full - expected).abs().max() <= 1
 
 
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_a_replayed_refinement_is_that_of_its_own_image_seeds_and_strengths(backend, dtype):
+    refine = toning("cuda", backend=backend)
+    images = (torch.rand(6, 2, 3, 64, 96, device="cuda") * 255).to(dtype)
+    images = images if dtype == torch.uint8 else images / 255
+    asked = [{"seed": n, "strength": [1, 1 - n / 10]} for n in range(6)]
+
+    refined = [refine(image, **how) for image, how in zip(images, asked, strict=True)]
+
+    assert len(refine._replayed._recordings) >= 1
+    assert len({each.cpu().numpy().tobytes() for each in refined}) == 6
+    as_it_is = toning("cuda")
+    for each, image, how in zip(refined, images, asked, strict=True):
+        as_it_is._replayed._calls.clear()  # never recorded
+        assert (each.float() - as_it_is(image, **how).float()).abs().max() * (
+            1 if dtype == torch.uint8 else 255
+        ) <= 1.01
+
+
+def test_the_noise_of_a_seed_is_the_same_bits_on_a_gpu():
+    on_cpu, on_gpu = (noise.drawn([5, -1], (2, 33, 65), torch.device(d)) for d in ("cpu", "cuda"))
+
+    assert torch.equal(on_cpu, on_gpu.cpu())
+
+
+def test_images_of_many_sizes_are_recorded_for_some_of_them():
+    refine = toning("cuda")
+    for _ in range(4):
+        for side in range(20, 20 + 2 * MOST):
+            image = torch.randint(256, (3, side, 30), dtype=torch.uint8, device="cuda")
+            assert refine(image).shape == image.shape
+
+    assert len(refine._replayed._recordings) == MOST
+
+
 @pytest.mark.parametrize("match", ["before", "after"])
 def test_the_tone_step_is_that_of_a_cpu_for_what_is_seen_too(photos, match):
     hidden = np.concatenate([photos, np.zeros_like(photos[..., :1])], axis=-1)
     hidden[0, :20, :, 3] = 255
     hidden[1, 5, 7, 3] = 1
+    far = 1 if match == "before" else 2  # a steep curve doubles what rounding has left apart
     for images in (photos, hidden):
         on_cpu, on_gpu = (
             toning(device, match, precision="fp32")(images, seed=9) for device in ("cpu", "cuda")
         )
-        assert apart(on_cpu, on_gpu) <= 1
+        assert apart(on_cpu, on_gpu) <= far
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
@@ -319,6 +360,54 @@ def test_a_step_waits_for_the_gpu_once_for_its_losses_and_once_for_a_count():
 
     waits = [each for each in told if "synchronizing CUDA operation" in str(each.message)]
     assert len(waits) <= 2
+
+
+@pytest.mark.parametrize("spectral", [False, True])
+def test_a_recorded_training_is_the_training_as_it_is(spectral, monkeypatch):
+    def run(recorded):
+        torch.manual_seed(0)
+        config = Training(steps=9, batch_size=4, history=4, decay_after=6, discriminator_warmup=2)
+        players = UnshuffleRefiner(3, features=16), Patch(3, features=16, spectral=spectral)
+        torch.nn.init.normal_(players[0].head.weight, std=0.1)
+        state = TrainingState(*(player.cuda() for player in players), config)
+        state.scalars[CONTOURS] = 0.1
+        draws = torch.Generator().manual_seed(1)
+        sides = [
+            (Batch(images=torch.rand(4, 3, 32, 32, generator=draws) * 2 - 1) for _ in range(99))
+            for _ in range(2)
+        ]
+        term, told = regularization(Config(), state.scalars), []
+        with monkeypatch.context() as patch:
+            if not recorded:
+                patch.setattr(Players, "_recorded", lambda self: False)
+            for step in train(*players, Relativistic(), term, *sides, config, state):
+                told.append(list(step.losses.values()))
+                state.scalars[CONTOURS] *= 2
+        return told, [weight.detach().cpu() for weight in state.averaged.parameters()]
+
+    recorded, as_it_is = run(True), run(False)
+
+    for one, other in zip(recorded[0], as_it_is[0], strict=True):
+        assert one == pytest.approx(other, rel=0.02)
+    for one, other in zip(recorded[1], as_it_is[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=0.05, atol=2e-3)
+
+
+def test_a_loss_that_is_not_finite_is_told_of_by_a_recorded_step_too():
+    config = Training(steps=9, batch_size=4, history=0)
+    players = UnshuffleRefiner(3, features=16).cuda(), Patch(3, features=16).cuda()
+    batches = itertools.repeat(Batch(images=torch.rand(4, 3, 32, 32) * 2 - 1))
+    steps = train(*players, Relativistic(), regularization(Config()), batches, batches, config)
+    for _ in range(5):
+        next(steps)
+    with torch.no_grad():
+        players[1].layers[0].weight[0, 0, 0, 0] = float("inf")
+
+    before = [weight.clone() for weight in players[0].parameters()]
+    with pytest.raises(DivergenceError):
+        next(steps)
+
+    assert all(torch.equal(*pair) for pair in zip(before, players[0].parameters(), strict=True))
 
 
 def test_a_penalty_has_the_gradient_that_it_has_on_a_cpu():

@@ -221,7 +221,8 @@ def test_crops_cut_at_once_are_those_cut_one_by_one(monkeypatch):
 
 
 def indices(crops, numbers):
-    return np.array([[crops._hit(n, row)[1] for row in range(crops.batch_size)] for n in numbers])
+    rows = range(crops.batch_size)
+    return np.array([[index for _, index in crops._hits(n, rows)] for n in numbers])
 
 
 @pytest.mark.parametrize("reuse", [2, 8])

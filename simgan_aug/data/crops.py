@@ -21,6 +21,7 @@ from simgan_aug import tone
 from simgan_aug.config import Data
 from simgan_aug.data.decoded import THREADS, ahead
 from simgan_aug.data.source import Source
+from simgan_aug.errors import DataError
 from simgan_aug.pixels import Pixels
 from simgan_aug.training import Batch
 
@@ -82,6 +83,7 @@ class Batches(Iterator[Batch]):
 
     def __init__(self, coming: Iterator[Batch]) -> None:
         self._coming, self._ready = coming, deque[Batch]()
+        self._error: DataError | None = None
 
     def fetch(self, count: int) -> None:
         """Make the next ones.
@@ -90,11 +92,21 @@ class Batches(Iterator[Batch]):
             DataError: an image cannot be read; names it.
         """
         while len(self._ready) < count:
+            if self._error is not None:
+                raise self._error
             self._ready.append(next(self._coming))
+
+    def prepare(self, count: int) -> None:
+        """Make them while a GPU works; what cannot be read shows when it is fetched."""
+        try:
+            self.fetch(count)
+        except DataError as error:
+            self._error = error
 
     def __next__(self) -> Batch:
         """The next batch; raises as `fetch`."""
-        return self._ready.popleft() if self._ready else next(self._coming)
+        self.fetch(1)
+        return self._ready.popleft()
 
 
 class Crops:

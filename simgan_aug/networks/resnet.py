@@ -48,7 +48,8 @@ class ResNetRefiner(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) in [-1, 1] -> the same shape, unbounded."""
-        return cast(Tensor, self.last(self.blocks(F.relu(self.first(images))))).to(images.dtype)
+        features = convolved_rectified(self.first, images)
+        return cast(Tensor, self.last(self.blocks(features))).to(images.dtype)
 
 
 class ResidualBlock(nn.Module):
@@ -67,8 +68,44 @@ class ResidualBlock(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, F, H, W) -> (B, F, H, W)."""
-        inner = rectified(convolved(self.first, images))
-        return rectified(images + convolved(self.second, inner))
+        inner = convolved_rectified(self.first, images)
+        return convolved_rectified(self.second, inner, images)
+
+
+def convolved_rectified(layer: nn.Conv2d, images: Tensor, added: Tensor | None = None) -> Tensor:
+    """ReLU of what a layer makes of images, and of what is added to that.
+
+    In bfloat16 on NVIDIA's GPUs cuDNN does it in one go: apart, the additions take as long as the
+    convolutions.
+    """
+    if not _is_fused(images):
+        made = convolved(layer, images)
+        return rectified(made if added is None else added + made)
+    dtype, margin = torch.bfloat16, layer.kernel_size[0] // 2
+    images = images.to(dtype, memory_format=torch.channels_last)
+    if layer.padding_mode == "reflect":
+        images, margin = reflected(images, margin), 0
+    weight = layer.weight.to(dtype, memory_format=torch.channels_last)
+    bias = None if layer.bias is None else layer.bias.to(dtype)
+    form = (1, 1), (margin, margin), (1, 1), 1
+    if added is None:
+        return torch.cudnn_convolution_relu(images, weight, bias, *form)
+    return torch.cudnn_convolution_add_relu(images, weight, added.to(dtype), 1.0, bias, *form)
+
+
+def _is_fused(images: Tensor) -> bool:
+    return (
+        FUSED
+        and images.is_cuda
+        and not torch.is_grad_enabled()
+        and torch.is_autocast_enabled("cuda")
+        and torch.get_autocast_dtype("cuda") == torch.bfloat16
+        and torch.version.hip is None
+        and torch.backends.cudnn.enabled
+    )
+
+
+FUSED = bool(__import__("os").environ.get("FUSE"))
 
 
 def rectified(fresh: Tensor) -> Tensor:
