@@ -65,8 +65,8 @@ def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # typ
     What comes out are unbounded logits of "refined". One that declares `takes_reference` is given
     the tone of each image as further channels (`simgan_aug.networks.contract.with_tone`). If it
     declares `independent`, an image's logits depend on that image alone, and it may be shown real
-    and refined ones in one batch. Chosen by `[discriminator]`; the factory takes `channels` and the
-    options of that table.
+    and refined ones in one batch; if `recordable`, see `simgan_aug.networks.contract`. Chosen by
+    `[discriminator]`; the factory takes `channels` and the options of that table.
     """
 
 
@@ -74,7 +74,7 @@ def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # typ
 def simgan_register_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Factories of adversarial losses, with the two methods of `simgan_aug.losses.AdversarialLoss`.
 
-    Chosen by `[loss]`; the factory takes the options of that table.
+    One may declare itself `recordable` (`simgan_aug.networks.contract`). Chosen by `[loss]`; the factory takes the options of that table.
     """
 
 
@@ -104,7 +104,7 @@ def simgan_register_regularizations() -> Mapping[str, Callable[..., Any]]:  # ty
 def simgan_register_feature_transforms() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Feature transforms psi: functions from (B, C, H, W) in [-1, 1] to (B, F, h, w).
 
-    A function itself, not a factory. Chosen by `regularization.features`, and as a feature space of
+    A function itself, not a factory; `simgan_aug.graphs.recordable` declares one so. Chosen by `regularization.features`, and as a feature space of
     `simgan-aug realism`.
     """
 

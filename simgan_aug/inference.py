@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from simgan_aug import noise, tone
 from simgan_aug.backends import Backend, backend_of
-from simgan_aug.backends.eager import TorchBackend
 from simgan_aug.config import Tone
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.graphs import Replayed
@@ -72,9 +71,7 @@ class ImageRefiner:
         self.match, self.share = match, share
         self.white = white
         self.max_workspace_mb = max_workspace_mb
-        self._replayed, self._work = Replayed(self.device), self._made
-        if self.device.type == "cuda" and isinstance(backend, TorchBackend) and backend.compiled:
-            self._work = torch.compile(self._made, dynamic=False)  # all around the network too
+        self._replayed = Replayed(self.device)
         self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
@@ -187,7 +184,7 @@ class ImageRefiner:
         is_whole = all(strength == 1 for strength in strengths)
 
         def made(native: Tensor, *drawn: Tensor | None) -> list[Tensor]:
-            return [self._work(pixels.of(native), *drawn)]
+            return [self._made(pixels.of(native), *drawn)]
 
         numbers = torch.tensor(strengths, dtype=torch.float32)
         drawn = [

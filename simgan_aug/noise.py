@@ -58,14 +58,10 @@ def _hashed(values: Tensor) -> Tensor:
     return values
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _quantiles(device: torch.device) -> Tensor:
-    return _kept_quantiles(device)
-
-
 @functools.cache
-def _kept_quantiles(device: torch.device) -> Tensor:
-    """Of the standard normal distribution, in the middle of so many equal parts."""
+def _quantiles(device: torch.device) -> Tensor:
+    """Of the standard normal distribution, in the middle of so many equal parts; kept for good, as
+    a recording may read them."""
     middles = (torch.arange(2**_BITS, dtype=torch.float64) + 0.5) / 2**_BITS
     quantiles: Tensor = torch.special.ndtri(middles).float()
     return quantiles.to(device)

@@ -3,6 +3,9 @@
 import collections
 import copy
 import pickle
+import subprocess
+import sys
+import textwrap
 import threading
 
 import cv2
@@ -674,6 +677,30 @@ def test_leaving_a_loop_early_leaves_no_thread_behind(refiner_file, images):
             break
 
     assert threading.active_count() == before
+
+
+LEFT = """
+    import itertools, sys
+    import torch
+    from simgan_aug.data import RefinedLoader
+
+    batches = itertools.cycle([torch.rand(2, 3, 64, 64)])
+    held = iter(RefinedLoader(batches, sys.argv[1], p=1, device="cpu", prefetch=True))
+    next(held)
+    print("the end")
+"""
+
+
+@pytest.mark.timeout(60)
+def test_an_interpreter_that_holds_an_iterator_ends_in_peace(refiner_file):
+    ran = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(LEFT), str(refiner_file)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "the end\n", "")
 
 
 def test_the_rest_of_a_loader_is_its_own(refiner_file, images):

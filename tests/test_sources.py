@@ -24,7 +24,7 @@ from simgan_aug.data import (
     reading,
     tone_bank,
 )
-from simgan_aug.data.crops import POOL
+from simgan_aug.data.crops import POOL, Batches
 from simgan_aug.data.decoded import Kept, ahead
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.imagefile import encode_image, read_image
@@ -287,6 +287,25 @@ def test_a_run_stops_at_a_damaged_file_and_goes_on_when_it_is_mended(tmp_path, m
     assert 0 < len(rest) < 8
     for name in ("refiner.safetensors", "state.safetensors"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_what_cannot_be_read_ahead_shows_when_its_turn_comes():
+    def coming():
+        yield from range(3)
+        raise DataError("the fourth is damaged")
+
+    batches = Batches(coming())
+    batches.prepare(2)
+    assert next(batches) == 0
+    batches.prepare(5)  # says nothing
+    batches.fetch(2)
+
+    assert [next(batches), next(batches)] == [1, 2]
+    for _ in range(2):
+        with pytest.raises(DataError, match="fourth"):
+            batches.fetch(1)
+    with pytest.raises(DataError, match="fourth"):
+        next(batches)
 
 
 @pytest.mark.usefixtures("few")

@@ -1,8 +1,7 @@
 """torch, as it is or compiled.
 
-Compiled for a GPU, the arithmetic between convolutions is fused by Triton, and so is all that
-`ImageRefiner` does before and after the network. Kernels written by hand would have to be measured
-on each kind of GPU and kept in step with torch; what torch makes is.
+Compiled for a GPU, the arithmetic between convolutions is fused by Triton. Kernels written by hand
+would have to be measured on each kind of GPU and kept in step with torch; what torch makes is.
 
 Shapes are taken as they come, and never padded to fewer ones: a network mirrors its features at the
 border of the image, layer by layer, and the features of a mirrored image are others. Padding would
@@ -34,7 +33,7 @@ class TorchBackend:
     def __init__(
         self, network: nn.Module, device: torch.device, precision: str, compiled: bool = False
     ) -> None:
-        self.device, self.precision, self.compiled = device, precision, compiled
+        self.device, self.precision = device, precision
         self.identity = f"{'compiled ' if compiled else ''}torch {torch.__version__}"
         self._network = network.to(device)
         to_channels_last(self._network)
@@ -46,6 +45,4 @@ class TorchBackend:
         """See `Backend`."""
         extra = condition(self._network, noise, reference)
         with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
-            # Where all around it is compiled, the network is a part of that.
-            run = self._network if torch.compiler.is_compiling() else self._run
-            return cast(Tensor, run(images, **extra) - images)
+            return cast(Tensor, self._run(images, **extra) - images)
