@@ -185,8 +185,8 @@ def _shuffle(images: Tensor, factor: int) -> Tensor:
 
 def _blocks_first(weight: Tensor, factor: int) -> Tensor:
     """Reorder a weight's first axis from `F.pixel_unshuffle`'s order, in which files hold it."""
-    blocks = weight.view(-1, factor**2, *weight.shape[1:])
-    return blocks.transpose(0, 1).reshape(weight.shape)
+    # Not as a transposed view, of which torch 2.11 compiles no convolution for a CPU.
+    return torch.cat(weight.view(-1, factor**2, *weight.shape[1:]).unbind(1))
 
 
 def _pad(images: Tensor, multiple: int) -> Tensor:
