@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 Work = Callable[..., Sequence[Tensor]]
-"""Tensors, or None, on the device -> tensors. It waits for nothing, and does the same work every
-time: what it takes from elsewhere stays where it is in memory."""
+"""Tensors, or None, on the device -> tensors. It waits for nothing, says itself whether gradients
+are wanted, and does the same work every time: what it takes from elsewhere stays where it is in
+memory."""
 
 UNRECORDED = 2
 """Calls of a form before it is recorded: libraries set themselves up, and some forms come once."""
@@ -98,16 +100,18 @@ class Replayed:
         return None if tensor is None else tensor.to(self._device, non_blocking=True)
 
     def _record(self, work: Work, tensors: Sequence[Tensor | None]) -> _Recording:
-        taken = [_place(tensor, self._device) for tensor in tensors]
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"),
-        ):
-            made = list(work(*taken))
+        usable = torch.inference_mode(False)  # what it makes could not be written to outside of it
+        with usable if torch.is_inference_mode_enabled() else nullcontext():
+            taken = [_place(tensor, self._device) for tensor in tensors]
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"),
+            ):
+                made = list(work(*taken))
         return _Recording(graph, taken, made)
 
 

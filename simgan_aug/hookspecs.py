@@ -74,7 +74,8 @@ def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # typ
 def simgan_register_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Factories of adversarial losses, with the two methods of `simgan_aug.losses.AdversarialLoss`.
 
-    One may declare itself `recordable` (`simgan_aug.networks.contract`). Chosen by `[loss]`; the factory takes the options of that table.
+    One may declare itself `recordable` (`simgan_aug.networks.contract`). Chosen by `[loss]`; the
+    factory takes the options of that table.
     """
 
 
@@ -104,8 +105,8 @@ def simgan_register_regularizations() -> Mapping[str, Callable[..., Any]]:  # ty
 def simgan_register_feature_transforms() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Feature transforms psi: functions from (B, C, H, W) in [-1, 1] to (B, F, h, w).
 
-    A function itself, not a factory; `simgan_aug.graphs.recordable` declares one so. Chosen by `regularization.features`, and as a feature space of
-    `simgan-aug realism`.
+    A function itself, not a factory; `simgan_aug.graphs.recordable` declares one to be so. Chosen
+    by `regularization.features`, and as a feature space of `simgan-aug realism`.
     """
 
 

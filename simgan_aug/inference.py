@@ -178,11 +178,11 @@ class ImageRefiner:
             for rows in self._rows(*pixels.shape)
         )
 
-    @torch.no_grad()  # not inference_mode: a task network trains on what we return
     def _refined(self, pixels: Pixels, seeds: list[int], strengths: list[float]) -> Tensor:
         """A part of a batch, as a tensor: what seeds draw, and all that a GPU may replay of it."""
         is_whole = all(strength == 1 for strength in strengths)
 
+        @torch.no_grad()  # not inference_mode: a task network trains on what we return
         def made(native: Tensor, *drawn: Tensor | None) -> list[Tensor]:
             return [self._made(pixels.of(native), *drawn)]
 

@@ -122,6 +122,19 @@ def test_a_replayed_refinement_is_that_of_its_own_image_seeds_and_strengths(back
         ) <= 1.01
 
 
+def test_what_was_recorded_in_inference_mode_serves_outside_of_it_and_the_other_way_about():
+    image = torch.randint(256, (2, 3, 40, 56), dtype=torch.uint8, device="cuda")
+    expected = toning("cuda")(image, seed=3)
+    for inside in ([True] * 4 + [False] * 2, [False] * 4 + [True] * 2):
+        refine = toning("cuda")
+        for mode in inside:
+            with torch.inference_mode(mode):
+                refined = refine(image, seed=3)
+            assert apart(refined.cpu(), expected.cpu()) <= 1
+        assert len(refine._replayed._recordings) == 1
+        assert not refined.requires_grad
+
+
 def test_the_noise_of_a_seed_is_the_same_bits_on_a_gpu():
     on_cpu, on_gpu = (noise.drawn([5, -1], (2, 33, 65), torch.device(d)) for d in ("cpu", "cuda"))
 
