@@ -72,7 +72,7 @@ class Regularization:
     contours: float = 0.1
     """Weight of a further term, the change of psi `edge_direction`: it holds contours where they
     are and leaves tone free; not weighed by label. 0: there is no such term."""
-    drift: float = 0.35
+    drift: float = 0.3
     """Px that 1 of 20 labels may move: what `contours` is turned towards during training, beginning
     with the weight above, between 0.02 and 4; 0: the weight stays."""
     reduction: str = "mean"
