@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import torch
@@ -25,7 +25,8 @@ are wanted, and does the same work every time: what it takes from elsewhere stay
 memory."""
 
 UNRECORDED = 2
-"""Calls of a form before it is recorded: libraries set themselves up, and some forms come once."""
+"""Calls of a form in a thread before it is recorded: libraries set themselves up, each thread anew,
+and some forms come once."""
 
 MOST = 8
 """Forms that are recorded; all others run as they are. Their memory is held, that of the largest
@@ -33,8 +34,8 @@ once for all of them."""
 
 
 def is_recordable(part: object) -> bool:
-    """Whether a part of a training declares that its work may be recorded, by an attribute
-    `recordable` of its own or of its very class: a subclass may draw or count what that did not."""
+    """Whether a part declares that its work may be recorded, by an attribute `recordable` of its
+    own or of its very class: a subclass may draw or count what that did not."""
     own = {**vars(type(part)), **getattr(part, "__dict__", {})}
     return bool(own.get("recordable", False))
 
@@ -43,6 +44,23 @@ def recordable(function: Function) -> Function:
     """Declare a function to be so."""
     function.recordable = True  # type: ignore[attr-defined]
     return function
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Says, within it, that the main thread waits for this one: it may record in its place.
+
+    A recording fails where another thread waits for the GPU meanwhile, and makes one fail that
+    draws there (https://github.com/NVIDIA/TensorRT/issues/2888).
+    """
+    _threads.waited_for = True
+    try:
+        yield
+    finally:
+        _threads.waited_for = False
+
+
+_threads = threading.local()
 
 
 class Replayed:
@@ -58,9 +76,10 @@ class Replayed:
         self._device = device
         self._calls = Counter[Hashable]()
         self._recordings: dict[Hashable, _Recording] = {}
+        self._refused = set[Hashable]()
         self._lock = threading.Lock()
         self._done: torch.cuda.Event | None = None
-        self._pool: Any = None
+        self._place: tuple[Any, torch.cuda.Stream] | None = None  # memory goes with its stream
 
     def __call__(self, work: Work, key: Hashable, *tensors: Tensor | None) -> list[Tensor]:
         """What the work gives, in memory of its own.
@@ -73,15 +92,16 @@ class Replayed:
         if self._device.type != "cuda":
             return list(work(*tensors))
         form = (key, *(_form(tensor) for tensor in tensors))
-        with self._lock:
-            self._calls[form] += 1
-            if not self._is_recorded(form):
-                return list(work(*(self._moved(tensor) for tensor in tensors)))
+        # What inference mode makes could not be written to outside of it.
+        usable = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+        with self._lock, usable:
             stream = torch.cuda.current_stream(self._device)
             if self._done is not None:  # the memory may still be in use on another stream
                 stream.wait_event(self._done)
+            if form not in self._recordings and self._is_due(form):
+                self._record(work, form, tensors)
             if form not in self._recordings:
-                self._recordings[form] = self._record(work, tensors)
+                return list(work(*(self._moved(tensor) for tensor in tensors)))
             made = self._recordings[form].play(tensors)
             self._done = stream.record_event()
             return made
@@ -90,29 +110,42 @@ class Replayed:
         """A copy, and what arrives in another process, has recorded nothing."""
         return Replayed, (self._device,)
 
-    def _is_recorded(self, form: Hashable) -> bool:
+    def _is_due(self, form: Hashable) -> bool:
+        """Whether a form is to be recorded now."""
+        in_main = threading.current_thread() is threading.main_thread()
+        if not in_main and not getattr(_threads, "waited_for", False):
+            return False
+        if len(self._recordings) >= MOST or form in self._refused:
+            return False
         if torch.are_deterministic_algorithms_enabled():
             return False  # some work then looks at values
-        has_room = len(self._recordings) < MOST and self._calls[form] > UNRECORDED
-        return has_room or form in self._recordings
+        self._calls[form, threading.get_ident()] += 1
+        return self._calls[form, threading.get_ident()] > UNRECORDED
 
     def _moved(self, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(self._device, non_blocking=True)
 
-    def _record(self, work: Work, tensors: Sequence[Tensor | None]) -> _Recording:
-        graph = torch.cuda.CUDAGraph()
-        if self._pool is None:
-            self._pool = torch.cuda.graph_pool_handle()
-        stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
-        usable = torch.inference_mode(False)  # what it makes could not be written to outside of it
-        with usable if torch.is_inference_mode_enabled() else nullcontext():
-            taken = [_place(tensor, self._device) for tensor in tensors]
+    def _record(self, work: Work, form: Hashable, tensors: Sequence[Tensor | None]) -> None:
+        """Record a form, if there is memory for it."""
+        if self._place is None:
+            stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+            self._place = torch.cuda.graph_pool_handle(), stream
+        pool, stream = self._place
+        try:
+            taken = [
+                None if tensor is None else torch.empty_like(tensor, device=self._device)
+                for tensor in tensors
+            ]
+            graph = torch.cuda.CUDAGraph()
             with (
                 torch.cuda.device(self._device),
-                torch.cuda.graph(graph, self._pool, stream, capture_error_mode="thread_local"),
+                torch.cuda.graph(graph, pool, stream, capture_error_mode="thread_local"),
             ):
                 made = list(work(*taken))
-        return _Recording(graph, taken, made)
+        except torch.OutOfMemoryError:
+            self._refused.add(form)
+        else:
+            self._recordings[form] = _Recording(graph, taken, made)
 
 
 class _Recording:
@@ -133,10 +166,3 @@ class _Recording:
 
 def _form(tensor: Tensor | None) -> Hashable:
     return None if tensor is None else (tensor.shape, tensor.stride(), tensor.dtype)
-
-
-def _place(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    """Memory for a tensor of this form."""
-    if tensor is None:
-        return None
-    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from simgan_aug import noise, tone
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.config import Tone
+from simgan_aug.devices import uploaded
 from simgan_aug.errors import ConfigError, ImageError
-from simgan_aug.graphs import Replayed
+from simgan_aug.graphs import Replayed, is_recordable
 from simgan_aug.networks.contract import halo, memory_per_pixel
 from simgan_aug.pixels import Image, Pixels
 from simgan_aug.rows import in_batches
@@ -71,7 +73,8 @@ class ImageRefiner:
         self.match, self.share = match, share
         self.white = white
         self.max_workspace_mb = max_workspace_mb
-        self._replayed = Replayed(self.device)
+        recorded = is_recordable(network) and is_recordable(backend)
+        self._replayed = Replayed(self.device) if recorded else None
         self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
@@ -187,16 +190,18 @@ class ImageRefiner:
             return [self._made(pixels.of(native), *drawn)]
 
         numbers = torch.tensor(strengths, dtype=torch.float32)
-        drawn = [
+        drawn = (
             noise.keys(seeds) if self._noise_channels else None,
             None if self.bank is None else torch.stack([tone.pick(self.bank, s) for s in seeds]),
             self._shares(seeds),
             None if is_whole else numbers,
-        ]
-        if self.device.type == "cuda":  # through page-locked memory, or it waits
-            drawn = [None if each is None else each.pin_memory() for each in drawn]
-        (refined,) = self._replayed(made, pixels.kind, pixels.native, *drawn)
-        return refined
+        )
+        there = [None if each is None else uploaded(each, self.device) for each in drawn]
+        if self._replayed is None:
+            return made(pixels.native, *there)[0]
+        # A recording reads the weights where they lie now.
+        place = [weight.data_ptr() for weight in islice(self.network.parameters(), 1)]
+        return self._replayed(made, (pixels.kind, *place), pixels.native, *there)[0]
 
     def _made(
         self,

@@ -16,15 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from simgan_aug.devices import uploaded
-
 _BITS = 16
 """Of a hash that pick a quantile of the normal distribution; the outermost are 4.3 apart from 0."""
-
-
-def drawn(seeds: Sequence[int], shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """Standard normal noise for images, by the seed of each: (N, *shape) float32 on the device."""
-    return of_keys(uploaded(keys(seeds), device), shape)
 
 
 def keys(seeds: Sequence[int]) -> Tensor:
@@ -36,7 +29,7 @@ def keys(seeds: Sequence[int]) -> Tensor:
 
 
 def of_keys(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The noise of keys, where they are; products wrap around."""
+    """Standard normal noise of keys, (N, *shape) float32, where they are; products wrap around."""
     factor, offset = keys.unbind(1)
     places = torch.arange(math.prod(shape), dtype=torch.int32, device=keys.device)
     hashed = _hashed(places * factor[:, None] + offset[:, None])

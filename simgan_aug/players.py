@@ -154,9 +154,9 @@ class Players:
 
         def refine(*tensors: Tensor | None) -> list[Tensor]:
             with torch.no_grad(), self._autocast():
-                return [self._refine(share.of(*tensors))]
+                return [self._refine(replace(share, real=None).of(*tensors))]
 
-        (refined,) = self.descent.run(refine, "refine", *share.tensors)
+        (refined,) = self.descent.run(refine, "refine", *replace(share, real=None).tensors)
         refined = self._mixed(refined, share)
         nothing = _batch(refined.new_empty(0), None, None)
         return replace(share, synthetic=nothing, noise=None, refined=refined)

@@ -62,7 +62,7 @@ class TrainingState:
         """Further numbers that a step depends on, saved by name: what rollbacks have left of both
         rates, and how many there were."""
         self.rates: dict[str, float] = {}
-        """Learning rates by player, as they are now."""
+        """Learning rates by player, of the step that is done or under way."""
         self.step = 0
         self.synthetic_batches = 0
         """Batches taken from the synthetic iterator; a resumed iterator starts there."""

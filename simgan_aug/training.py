@@ -71,7 +71,8 @@ def train(
     """
     state = state or TrainingState(refiner, discriminator, config)
     players = Players(state, loss, regularization, synthetic, real, config)
-    while state.step < config.refiner_warmup + config.discriminator_warmup + config.steps:
+    total = config.refiner_warmup + config.discriminator_warmup + config.steps
+    while state.step < total:
         players.begin(state.step)
         if state.step < config.refiner_warmup:
             phase = "refiner warm-up"
@@ -85,7 +86,8 @@ def train(
                 players.update_refiner()
             for _ in range(config.discriminator_updates):  # K_d
                 players.update_discriminator()
-        if players.device.type == "cuda":  # which is at work until the losses are read
+        is_last = state.step + 1 == total
+        if players.device.type == "cuda" and not is_last:  # at work until the losses are read
             for side in (synthetic, real):
                 if hasattr(side, "prepare"):
                     side.prepare(config.refiner_updates + config.discriminator_updates)

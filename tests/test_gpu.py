@@ -11,6 +11,7 @@ import torch
 from simgan_aug import noise, tone
 from simgan_aug.config import Config, Training
 from simgan_aug.data import RefinedLoader
+from simgan_aug.descent import Descent
 from simgan_aug.errors import DivergenceError
 from simgan_aug.graphs import MOST
 from simgan_aug.history import HistoryBuffer
@@ -70,7 +71,7 @@ def test_a_gpu_refines_as_a_cpu_does_to_one_grey_level(refiner_file, photos, bac
     on_cpu = ImageRefiner.load(refiner_file, "cpu", precision="fp32")(photos, seed=5)
     refine = ImageRefiner.load(refiner_file, "cuda", precision=precision, backend=backend)
 
-    for _ in range(4):  # a graph is recorded by the second call and replayed by the third
+    for _ in range(4):  # the third call is recorded
         assert apart(refine(photos, seed=5), on_cpu) <= 1
 
 
@@ -122,11 +123,12 @@ def test_a_replayed_refinement_is_that_of_its_own_image_seeds_and_strengths(back
         ) <= 1.01
 
 
-def test_what_was_recorded_in_inference_mode_serves_outside_of_it_and_the_other_way_about():
+@BACKENDS
+def test_what_was_recorded_in_inference_mode_serves_outside_of_it_and_the_other_way_about(backend):
     image = torch.randint(256, (2, 3, 40, 56), dtype=torch.uint8, device="cuda")
     expected = toning("cuda")(image, seed=3)
     for inside in ([True] * 4 + [False] * 2, [False] * 4 + [True] * 2):
-        refine = toning("cuda")
+        refine = toning("cuda", backend=backend)
         for mode in inside:
             with torch.inference_mode(mode):
                 refined = refine(image, seed=3)
@@ -136,7 +138,8 @@ def test_what_was_recorded_in_inference_mode_serves_outside_of_it_and_the_other_
 
 
 def test_the_noise_of_a_seed_is_the_same_bits_on_a_gpu():
-    on_cpu, on_gpu = (noise.drawn([5, -1], (2, 33, 65), torch.device(d)) for d in ("cpu", "cuda"))
+    keys = noise.keys([5, -1])
+    on_cpu, on_gpu = (noise.of_keys(keys.to(device), (2, 33, 65)) for device in ("cpu", "cuda"))
 
     assert torch.equal(on_cpu, on_gpu.cpu())
 
@@ -377,6 +380,15 @@ def test_a_step_waits_for_the_gpu_once_for_its_losses_and_once_for_a_count():
 
 @pytest.mark.parametrize("spectral", [False, True])
 def test_a_recorded_training_is_the_training_as_it_is(spectral, monkeypatch):
+    recordings = []
+
+    def noticed(end):
+        def ended(self):
+            recordings.append(0 if self._replayed is None else len(self._replayed._recordings))
+            return end(self)
+
+        return ended
+
     def run(recorded):
         torch.manual_seed(0)
         config = Training(steps=9, batch_size=4, history=4, decay_after=6, discriminator_warmup=2)
@@ -391,6 +403,7 @@ def test_a_recorded_training_is_the_training_as_it_is(spectral, monkeypatch):
         ]
         term, told = regularization(Config(), state.scalars), []
         with monkeypatch.context() as patch:
+            patch.setattr(Descent, "end", noticed(Descent.end))
             if not recorded:
                 patch.setattr(Players, "_recorded", lambda self: False)
             for step in train(*players, Relativistic(), term, *sides, config, state):
@@ -398,7 +411,10 @@ def test_a_recorded_training_is_the_training_as_it_is(spectral, monkeypatch):
                 state.scalars[CONTOURS] *= 2
         return told, [weight.detach().cpu() for weight in state.averaged.parameters()]
 
-    recorded, as_it_is = run(True), run(False)
+    as_it_is = run(False)
+    assert not any(recordings)
+    recorded = run(True)
+    assert recordings[-1] == 3  # the refiner's update, refining, the discriminator's update
 
     for one, other in zip(recorded[0], as_it_is[0], strict=True):
         assert one == pytest.approx(other, rel=0.02)

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 import pickle
 
 import pytest
@@ -21,11 +22,14 @@ from simgan_aug.training import train
 
 
 class InFixedMemory(Replayed):
-    """Does the work each time, on what was copied to where the first call's tensors were copied."""
+    """Does the work each time, on what was copied to where the first call's tensors were copied.
 
-    def __init__(self):
+    What Python knows of the step is spoilt meanwhile: a recording reads none of it.
+    """
+
+    def __init__(self, state):
         super().__init__(torch.device("cpu"))
-        self.places, self.works = {}, {}
+        self.places, self.works, self.state = {}, {}, state
 
     def __call__(self, work, key, *tensors):
         places = self.places.setdefault(key, copy.deepcopy(tensors))
@@ -33,7 +37,12 @@ class InFixedMemory(Replayed):
             if tensor is not None:
                 place.copy_(tensor)
         first = self.works.setdefault(key, work)  # later ones are never looked at
-        return [each.clone() for each in first(*places)]
+        scalars = dict(self.state.scalars)
+        self.state.scalars.update(dict.fromkeys(scalars, math.nan))
+        try:
+            return [each.clone() for each in first(*places)]
+        finally:
+            self.state.scalars.update(scalars)
 
 
 def run(loss, discriminator, recorded, monkeypatch, steps=4):
@@ -51,7 +60,7 @@ def run(loss, discriminator, recorded, monkeypatch, steps=4):
             def init(self, *arguments):
                 made(self, *arguments)
                 assert arguments[-1]
-                self._replayed = InFixedMemory()
+                self._replayed = InFixedMemory(self.state)
 
             patch.setattr(Descent, "__init__", init)
         sides = [

@@ -12,6 +12,10 @@ CPU = torch.device("cpu")
 SHAPE = (2, 300, 400)
 
 
+def drawn(seeds, shape, device=CPU):
+    return noise.of_keys(noise.keys(seeds).to(device), shape)
+
+
 def of_places_apart(one, other):
     """The correlation of two fields of noise, in standard deviations of chance."""
     return float((one * other).mean() * one.numel() ** 0.5)
@@ -19,10 +23,10 @@ def of_places_apart(one, other):
 
 @given(st.lists(st.integers(-(2**70), 2**70), min_size=1, max_size=4))
 def test_the_noise_of_an_image_is_that_of_its_seed_whatever_stands_beside_it(seeds):
-    together = noise.drawn(seeds, (2, 17, 31), CPU)
+    together = drawn(seeds, (2, 17, 31))
 
     for each, seed in zip(together, seeds, strict=True):
-        assert torch.equal(each, noise.drawn([seed], (2, 17, 31), CPU)[0])
+        assert torch.equal(each, drawn([seed], (2, 17, 31))[0])
 
 
 def test_the_noise_is_the_one_that_whole_numbers_of_32_bits_say():
@@ -33,12 +37,12 @@ def test_the_noise_is_the_one_that_whole_numbers_of_32_bits_say():
 
     expected = noise._quantiles(CPU)[torch.from_numpy((values >> np.uint32(16)).astype(np.int64))]
 
-    assert torch.equal(noise.drawn([5], (3, 4, 5), CPU)[0].flatten(), expected)
+    assert torch.equal(drawn([5], (3, 4, 5))[0].flatten(), expected)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 12345])
 def test_noise_is_standard_normal_and_no_place_knows_another(seed):
-    (field,) = noise.drawn([seed], SHAPE, CPU).double()
+    (field,) = drawn([seed], SHAPE).double()
 
     count = field.numel() ** 0.5
     assert abs(field.mean()) * count < 4
@@ -54,20 +58,20 @@ def test_noise_is_standard_normal_and_no_place_knows_another(seed):
 
 
 def test_no_seed_knows_another():
-    fields = noise.drawn(range(40), SHAPE, CPU).flatten(1).double()
+    fields = drawn(range(40), SHAPE).flatten(1).double()
 
     known = fields @ fields.T / fields.shape[1] ** 0.5
     assert known.fill_diagonal_(0).abs().max() < 5
 
 
 def test_no_images_have_no_noise():
-    assert noise.drawn([], (1, 4, 4), CPU).shape == (0, 1, 4, 4)
+    assert drawn([], (1, 4, 4)).shape == (0, 1, 4, 4)
 
 
 def test_the_global_generators_are_left_alone():
     state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
 
-    noise.drawn([1, 2], (1, 4, 4), CPU)
+    drawn([1, 2], (1, 4, 4))
 
     assert torch.equal(torch.get_rng_state(), state)
     assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import dataclasses
+import fcntl
 import functools
 import json
 import multiprocessing
@@ -275,8 +276,18 @@ def drift(before: Array, after: Array, masks: Array) -> tuple[float, float]:
 def refiner_for(name: str, folder: Path, work: Path, seed: int, minutes: float | None) -> Path:
     """Train (or find) the refiner of an arm; `minutes` ends training early, for equal time."""
     out = work / "runs" / f"{folder.name}-{name}-{seed}"
-    if (out / "done.json").exists():
-        return out / "refiner.safetensors"
+    out.parent.mkdir(exist_ok=True)
+    with (out.parent / f"{out.name}.lock").open("w") as lock:  # an arm beside it may want it too
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (out / "done.json").exists():
+            train_refiner(name, folder, work, seed, minutes, out)
+    return out / "refiner.safetensors"
+
+
+def train_refiner(
+    name: str, folder: Path, work: Path, seed: int, minutes: float | None, out: Path
+) -> None:
+    """A run of an arm's config."""
     config = arm_config(name, work)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
     inputs = Inputs(
@@ -292,7 +303,6 @@ def refiner_for(name: str, folder: Path, work: Path, seed: int, minutes: float |
     (out / "done.json").write_text(
         json.dumps({"steps": run.state.step, "seconds": round(time.monotonic() - began, 1)})
     )
-    return out / "refiner.safetensors"
 
 
 def arm_config(name: str, work: Path) -> Config:
@@ -423,9 +433,12 @@ def main() -> None:
             if cell not in done
         ]
         for cell in concurrent.futures.as_completed(cells):
-            with results.open("a") as file:
-                file.write(json.dumps(cell.result()) + "\n")
-            print(json.dumps(cell.result()), flush=True)
+            if cell.exception() is None:  # those that fail are told of in the end
+                with results.open("a") as file:
+                    file.write(json.dumps(cell.result()) + "\n")
+                print(json.dumps(cell.result()), flush=True)
+        for cell in cells:
+            cell.result()
     if args.table:
         print(table(args.work))
 

@@ -30,6 +30,8 @@ class TorchBackend:
             the rest as they are).
     """
 
+    recordable = True
+
     def __init__(
         self, network: nn.Module, device: torch.device, precision: str, compiled: bool = False
     ) -> None:

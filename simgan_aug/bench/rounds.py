@@ -110,6 +110,8 @@ def take_turns(
                 figures.skipped[name] = str(why)
                 continue
             processes[name], figures.values[name] = process, []
+        for process in processes.values():
+            process.find_repeats()
         names = list(processes)
         for number in progress(iter(range(rounds))):
             for name in names[:: -1 if number % 2 else 1]:
@@ -123,6 +125,11 @@ class _Process:
 
     def __init__(self, name: str, pipe: Connection) -> None:
         self._name, self._pipe = name, pipe
+
+    def find_repeats(self) -> None:
+        """Have it find out how often a round does the work, while no other does anything."""
+        self._pipe.send(True)
+        self.answer()
 
     def round(self) -> tuple[float, float]:
         """The measure of one round, and the peak of memory so far."""
@@ -182,8 +189,11 @@ def _live(pipe: Connection, variant: Variant, seconds: float, threads: int) -> N
     try:
         work = variant()
         _limit_threads(threads)
-        repeats = _repeats(work, seconds)
+        work()
         pipe.send(("ready", None))
+        pipe.recv()
+        repeats = _repeats(work, seconds)
+        pipe.send(("repeats", repeats))
         while pipe.recv():
             pipe.send(("round", (_measured(work, repeats), _peak_mb())))
     except (EOFError, BrokenPipeError):
@@ -197,8 +207,7 @@ def _live(pipe: Connection, variant: Variant, seconds: float, threads: int) -> N
 
 
 def _repeats(work: Work, seconds: float) -> int:
-    """How often a round does the work; warms up."""
-    work()
+    """How often a round does the work."""
     began = time.perf_counter()
     work()
     took = time.perf_counter() - began

@@ -7,6 +7,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from simgan_aug.data.batches import BatchRefiner
 from simgan_aug.devices import resolve_device
 from simgan_aug.errors import ConfigError
+from simgan_aug.graphs import UNRECORDED, undisturbed
 from simgan_aug.shared import Refiner
 
 
@@ -103,7 +105,11 @@ def _ahead(
 ) -> Iterator[Any]:
     """Refined batches, each made in a thread while the one before it is used."""
     ready: queue.Queue[Any] = queue.Queue(maxsize=1)
-    stopped = threading.Event()
+    stopped, asked = threading.Event(), threading.Semaphore(0)
+
+    def next_item() -> Any:
+        asked.release()
+        return ready.get()
 
     def offer(item: Any) -> None:
         while not stopped.is_set():
@@ -114,10 +120,16 @@ def _ahead(
 
     def work() -> None:
         try:
-            for batch in loader:
+            for number, batch in enumerate(loader):
+                # On a GPU the first ones when they are asked for, that they may be recorded.
+                waited_for = stream is not None and number <= UNRECORDED
+                while waited_for and not asked.acquire(timeout=0.1) and not stopped.is_set():
+                    pass
                 if stopped.is_set():
                     return
-                offer(_refined_on(stream, refine, batch))
+                with undisturbed() if waited_for else nullcontext():
+                    refined = _refined_on(stream, refine, batch)
+                offer(refined)
             offer(_END)
         except BaseException as error:  # raised again where the user iterates
             offer(_Failure(error))
@@ -133,7 +145,7 @@ def _ahead(
     atexit.register(end, 10)
     thread.start()
     try:
-        while (item := ready.get()) is not _END:
+        while (item := next_item()) is not _END:
             if isinstance(item, _Failure):
                 raise item.error
             batch, done = item

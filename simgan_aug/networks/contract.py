@@ -11,13 +11,12 @@ plain attributes it may declare
     takes_reference   True: it is called with `reference`, (B, C, Q): quantiles of a real photo's
                       channels in [-1, 1]
     recordable        True: called with other values, it does the same work; nothing that it does
-                      depends on values, on counts of calls, or on draws of the host. Where all
-                      parts of a training say so, a GPU records a step and replays it, which takes a
+                      depends on values, on counts of calls, or on draws of the host, and it makes
+                      no tensor of the host's. A GPU then records what it does and replays it:
+                      refining, and a training step, if all parts of it say so, which takes a
                       fourth of the time. A subclass has to say so anew
     change_limit      grey levels (of 255) that it changes a pixel by at most, whatever its weights;
                       0: no bound
-
-For inference all refiners are taken for `recordable`: an image and a seed have one result.
 
 A refiner may also come in three stages, `unfold(core(fold(images, noise), reference), images)`
 being what it adds to images. `core` is what other engines run (`simgan_aug.backends`): it takes any

@@ -91,16 +91,15 @@ def convolved_rectified(layer: nn.Conv2d, images: Tensor, added: Tensor | None =
 
 def _is_fused(layer: nn.Conv2d, images: Tensor) -> bool:
     """Whether cuDNN does all of it in one go, as it does in bfloat16 for inference: half of the
-    time of the paper's network on an H200. What torch compiles is quicker still where it joins the
-    mirroring of the border with what comes before."""
-    if not images.is_cuda or torch.is_grad_enabled() or torch.version.hip is not None:
+    time of the paper's network on an H200. What torch compiles joins other things instead."""
+    if not images.is_cuda or not is_plain() or torch.version.hip is not None:
         return False
     if torch.get_autocast_dtype("cuda") != torch.bfloat16 or not torch.is_autocast_enabled("cuda"):
         return False
-    if torch.compiler.is_compiling():
-        return layer.padding_mode != "reflect"
+    if torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled():
+        return False
     has_units = torch.cuda.get_device_capability(images.device) >= (8, 0)
-    return torch.backends.cudnn.enabled and has_units
+    return torch.backends.cudnn.enabled and has_units and layer.out_channels % 8 == 0
 
 
 def rectified(fresh: Tensor) -> Tensor:
@@ -121,7 +120,7 @@ def convolved(layer: nn.Conv2d, images: Tensor) -> Tensor:
 
 def reflected(images: Tensor, margin: int) -> Tensor:
     """With `margin` px more on each side, mirrored at the border."""
-    if images.is_cuda and is_plain() and min(images.shape[2:]) > margin:
+    if images.is_cuda and is_plain() and 0 < margin < min(images.shape[2:]):
         return _framed(images, margin)
     with torch.autocast(images.device.type, enabled=False):
         return F.pad(images, (margin,) * 4, mode="reflect")
