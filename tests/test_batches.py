@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 
 import cv2
 import numpy as np
@@ -17,9 +18,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from simgan_aug import graphs
 from simgan_aug.audit import Guard, Limits, audit
 from simgan_aug.audit.guard import cells
-from simgan_aug.data import BatchRefiner, RefinedLoader
+from simgan_aug.data import BatchRefiner, RefinedLoader, loader
 from simgan_aug.data.places import identity
 from simgan_aug.errors import CheckpointError, ConfigError, DataError, ImageError
 from simgan_aug.inference import ImageRefiner
@@ -677,6 +679,26 @@ def test_leaving_a_loop_early_leaves_no_thread_behind(refiner_file, images):
             break
 
     assert threading.active_count() == before
+
+
+def test_the_first_batches_can_be_made_while_they_are_waited_for_and_all_others_ahead():
+    made, alone = [], []
+
+    def refine(batch):
+        made.append(batch)
+        alone.append(getattr(graphs._threads, "waited_for", False))
+        return batch
+
+    coming = loader._ahead(range(6), refine, None, asked_for=2)
+
+    for number in range(2):
+        assert len(made) == number
+        assert next(coming) == number
+        time.sleep(0.3)
+    while len(made) < 4:  # one is ready, and one more is done
+        time.sleep(0.01)
+    assert list(coming) == [2, 3, 4, 5]
+    assert alone == [True] * 2 + [False] * 4
 
 
 LEFT = """

@@ -68,7 +68,8 @@ class RefinedLoader:
         on_gpu = device.type == "cuda"
         if self.prefetch or (self.prefetch is None and on_gpu):
             stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
-            return _ahead(self.loader, self.refine, stream)
+            # The first ones may be recorded, while nobody else is at work.
+            return _ahead(self.loader, self.refine, stream, UNRECORDED + 1 if on_gpu else 0)
         return map(self.refine, self.loader)
 
     def __len__(self) -> int:
@@ -101,9 +102,13 @@ class _Failure:
 
 
 def _ahead(
-    loader: Any, refine: Callable[[Any], Any], stream: torch.cuda.Stream | None
+    loader: Any, refine: Callable[[Any], Any], stream: torch.cuda.Stream | None, asked_for: int = 0
 ) -> Iterator[Any]:
-    """Refined batches, each made in a thread while the one before it is used."""
+    """Refined batches, each made in a thread while the one before it is used.
+
+    Args:
+        asked_for: of the first so many, each is made when it is asked for.
+    """
     ready: queue.Queue[Any] = queue.Queue(maxsize=1)
     stopped, asked = threading.Event(), threading.Semaphore(0)
 
@@ -121,8 +126,7 @@ def _ahead(
     def work() -> None:
         try:
             for number, batch in enumerate(loader):
-                # On a GPU the first ones when they are asked for, that they may be recorded.
-                waited_for = stream is not None and number <= UNRECORDED
+                waited_for = number < asked_for
                 while waited_for and not asked.acquire(timeout=0.1) and not stopped.is_set():
                     pass
                 if stopped.is_set():
