@@ -42,8 +42,8 @@ LAYERS = [
     {"rows"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"displacement", "ranks", "terms", "variety"},
-    {"batch", "devices", "discovery", "factories", "files", "formats", "noise", "offers", "spans"}
-    | {"twice"},
+    {"batch", "discovery", "factories", "files", "formats", "noise", "offers", "spans", "twice"},
+    {"devices", "graphs"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""
