@@ -136,6 +136,20 @@ class Noisy(Refiner):
         return images + torch.randn_like(images) / 100
 
 
+class Looks(Refiner):
+    recordable = True
+
+    def change(self, images):
+        return images + (images.max().item() > 0.5) / 100
+
+
+class MakesTensors(Refiner):
+    recordable = True
+
+    def change(self, images):
+        return images + torch.tensor([0.01])
+
+
 class NoisyOfItsOwn(Refiner):
     def change(self, images):
         return images + np.random.default_rng().normal() / 100
@@ -357,6 +371,8 @@ REFINER_FAULTS = {
     InPlace: ("input_untouched", "images changed in place"),
     Noisy: ("determinism", "at inference.*torch.randn.*noise_channels"),
     NoisyOfItsOwn: ("determinism", "at inference"),
+    Looks: ("recordable", r"a value that is read.*\.item\(\)"),
+    MakesTensors: ("recordable", "a tensor of Python's numbers.*buffers"),
     DropsOut: ("determinism", "in training.*dropout"),
     Reseeds: ("global_random_state", "torch has moved"),
     DrawsFromPython: ("global_random_state", "random has moved"),

@@ -35,6 +35,7 @@ What is checked of a refiner (`contract.py` of `simgan_aug.networks` has what it
     state_round_trip     state_dict, as safetensors, into a fresh network: the same bits
     memory_format        channels_last memory, in which inference calls it
     device               the same on a GPU, where there is one
+    recordable           nothing that a GPU could not record, if that is declared
     change_limit         the declared bound on the change, whatever the weights
     receptive_field      nothing outside of it matters; a much too wide one is warned of
     multiple             the declared grid is the true one

@@ -66,5 +66,6 @@ CLAIMS = (
     unbounded,
     networks.state_round_trip,
     networks.device,
+    networks.recordable,
     receptive_field,
 )

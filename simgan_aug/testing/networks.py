@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from simgan_aug.graphs import is_recordable
 from simgan_aug.testing.checks import differs, drawn, generators_kept, lesson, seeded
 from simgan_aug.testing.subject import Sample, Subject
 
@@ -176,6 +179,49 @@ def device(subject: Subject) -> None:
         )
         apart = differs(here, there.cpu(), 1e-2)
         assert not apart, lesson("what the CPU gives", f"values {apart:.2g} apart", "TF32 at most")
+
+
+def recordable(subject: Subject) -> None:
+    """One that declares itself `recordable` looks at no value and makes no tensor of the host's."""
+    for train in (False, True):
+        for network, sample in subject.cases(train=train):
+            if not is_recordable(network):
+                continue
+            with _HostWork() as work:
+                sample.through(network)
+            assert not work.seen, lesson(
+                "work that a GPU can record and replay, as `recordable` declares",
+                f"{', '.join(sorted(work.seen))}, {mode(network)}",
+                "`if values.max() > 1`, .item(), an index by a mask; or torch.tensor(...) in "
+                "forward, which a GPU fetches from the host",
+                "torch.where, and buffers for constants; or do not declare it",
+            )
+
+
+class _HostWork(TorchDispatchMode):
+    """Sees what looks at values, and what is made of Python's numbers."""
+
+    KINDS: ClassVar = {
+        "_local_scalar_dense": "a value that is read",
+        "is_nonzero": "a value that is read",
+        "equal": "a value that is read",
+        "nonzero": "places that are counted",
+        "masked_select": "places that are counted",
+        "lift_fresh": "a tensor of Python's numbers",
+    }
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen = set[str]()
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """As it is, noticed."""
+        self.seen |= {
+            said for kind, said in self.KINDS.items() if func.overloadpacket.__name__ == kind
+        }
+        return func(*args, **(kwargs or {}))
 
 
 def _stray_tensors(network: nn.Module) -> Iterator[str]:

@@ -117,6 +117,7 @@ CLAIMS = (
     networks.state_round_trip,
     memory_format,
     networks.device,
+    networks.recordable,
     change_limit,
     receptive_field,
     multiple,
