@@ -66,7 +66,8 @@ class Refining:
     def done(self):
         """Names of the images that are visible in the result."""
         folder = self.out / "images"
-        return [path.relative_to(folder).as_posix() for path in folder.rglob("*.*")]
+        found = folder.rglob("*.*")  # what a bucket is still being sent (.put) is not visible in it
+        return [path.relative_to(folder).as_posix() for path in found if path.suffix != ".put"]
 
     def wait_for(self, count, process):
         """Until so many images are visible, or the process has ended."""
