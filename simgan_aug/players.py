@@ -151,12 +151,13 @@ class Players:
 
     def _with_refined(self, share: _Share) -> _Share:
         """With its images refined, half of them exchanged for those of the history."""
+        alone = replace(share, real=None)
 
         def refine(*tensors: Tensor | None) -> list[Tensor]:
             with torch.no_grad(), self._autocast():
-                return [self._refine(replace(share, real=None).of(*tensors))]
+                return [self._refine(alone.of(*tensors))]
 
-        (refined,) = self.descent.run(refine, "refine", *replace(share, real=None).tensors)
+        (refined,) = self.descent.run(refine, "refine", *alone.tensors)
         refined = self._mixed(refined, share)
         nothing = _batch(refined.new_empty(0), None, None)
         return replace(share, synthetic=nothing, noise=None, refined=refined)

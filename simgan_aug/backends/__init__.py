@@ -1,6 +1,6 @@
 """What runs a refiner's network on one tile; all else of refining is the same for all of them.
 
-    torch           as it is; the only one for a GPU, beside
+    torch           as it is; for a GPU it or the next
     torch-compile   compiled by torch when it first meets a shape, which takes a while; for images
                     of few sizes
     openvino        on a CPU; `pip install 'simgan-aug[openvino]'`

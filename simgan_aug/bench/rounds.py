@@ -97,13 +97,12 @@ def take_turns(
     figures = Figures()
     with ExitStack() as open_ones:
         processes: dict[str, _Process] = {}
-        coming, starting = iter(variants.items()), deque[tuple[str, _Process]]()
+        coming, starting = iter(variants.items()), deque[_Process]()
         for name in variants:
             # As many start at a time as there are processors: a start is imports for the most part.
-            for next_name, variant in islice(coming, (os.cpu_count() or 1) - len(starting)):
-                started = _started(next_name, variant, seconds, threads)
-                starting.append((next_name, open_ones.enter_context(started)))
-            process = starting.popleft()[1]
+            for each in islice(coming, (os.cpu_count() or 1) - len(starting)):
+                starting.append(open_ones.enter_context(_started(*each, seconds, threads)))
+            process = starting.popleft()
             try:
                 process.answer()
             except Skip as why:

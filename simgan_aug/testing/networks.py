@@ -218,9 +218,8 @@ class _HostWork(TorchDispatchMode):
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """As it is, noticed."""
-        self.seen |= {
-            said for kind, said in self.KINDS.items() if func.overloadpacket.__name__ == kind
-        }
+        if said := self.KINDS.get(func.overloadpacket.__name__):
+            self.seen.add(said)
         return func(*args, **(kwargs or {}))
 
 
