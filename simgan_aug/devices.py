@@ -84,8 +84,8 @@ def keep_freed_memory() -> None:
     """In a worker of its own: keep what is freed for the next image, up to 64 MiB, on Linux.
 
     glibc gives large pieces back to the system at once, and to touch them anew costs time: at
-    640x480 27 ms of the system's for an image with OpenVINO, 11 with this. The default network in
-    torch holds more than that at once and gains nothing.
+    640x480 in bf16 the default network in torch takes 77 ms for an image without this and 51 with
+    it, a light one 20 to 26 and 15.
     """
     if sys.platform != "linux":
         return

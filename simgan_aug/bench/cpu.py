@@ -192,6 +192,7 @@ def _whole(way: Way, file: Path, graph: Path, files: list[Path]) -> Work:
 
 
 def _network(way: Way, make: Callable[[], Checkpoint], graph: Path, size: tuple[int, int]) -> Work:
+    keep_freed_memory()
     network = make().network
     backend, inputs = way.backend_of(network, graph), inputs_of(network, size)
 
