@@ -243,14 +243,14 @@ def _quantized(model: Any, recorded: Sequence[Sequence[Array]], is_core: bool) -
         )
         for end in ("min", "max")
     }
-    layers = [op.get_friendly_name() for op in model.get_ordered_ops() if _is_convolution(op)]
-    kept = layers[:1] if is_core else [layers[0], layers[-1]]
+    layers = [op for op in model.get_ordered_ops() if _is_convolution(op)]
+    kept = [op for op in layers if _sees_picture(op)] + ([] if is_core else layers[-1:])
     with contextlib.redirect_stdout(io.StringIO()):  # its bars
         return nncf.quantize(
             model,
             nncf.Dataset([tuple(each) for each in recorded]),
             subset_size=len(recorded),
-            ignored_scope=nncf.IgnoredScope(names=kept),
+            ignored_scope=nncf.IgnoredScope(names=[op.get_friendly_name() for op in kept]),
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=kinds.RangeEstimatorParameters(**ends)
             ),
@@ -259,6 +259,12 @@ def _quantized(model: Any, recorded: Sequence[Sequence[Array]], is_core: bool) -
 
 def _is_convolution(op: Any) -> bool:
     return str(op.get_type_name()) == "Convolution"
+
+
+def _sees_picture(op: Any) -> bool:
+    """Whether no other convolution comes before it."""
+    before = [each.get_node() for each in op.input_values()]
+    return not any(_is_convolution(each) or not _sees_picture(each) for each in before)
 
 
 def _nncf() -> Any:
@@ -328,9 +334,8 @@ def _words(loaded: Checkpoint, to: str) -> tuple[dict[str, str], str, list[str]]
     }
     if staged:
         words["images"] = (
-            "(1, H/f + 2, W/f + 2, C f f) float32: images in [-1, 1] and noise, padded to blocks "
-            "of f px by reflection, blocks as channels, a block more on each side by reflection; "
-            "`fold` of the network"
+            "(1, H/f, W/f, C f f) float32: images in [-1, 1] and noise, padded to blocks of f px by "
+            "reflection, blocks as channels; `fold` of the network"
         )
     names = names_of(network) if to == "openvino" else Change(network).names
     what = "(1, H/f, W/f, C f f) float32, of which `unfold` makes" if staged else form

@@ -24,6 +24,9 @@ REFINERS = {
     "hands": lambda: ResNetRefiner(3, kernel=7, features=4, blocks=10),
     "unshuffle2": lambda: UnshuffleRefiner(3, 2, 8, 2, noise_channels=0),
     "unshuffle4": lambda: UnshuffleRefiner(3, 4, 8, 1, noise_channels=0),
+    "with a map for each pixel": lambda: UnshuffleRefiner(
+        3, 4, 8, 1, noise_channels=0, pixel_features=4
+    ),
 }
 DISCRIMINATORS = {
     "eyes": lambda: PaperPatch(3, "eyes"),
@@ -292,17 +295,53 @@ def test_max_change_bounds_the_change_in_grey_levels(max_change):
 
 def test_a_bounded_change_that_is_small_is_left_as_it_is():
     torch.manual_seed(0)
-    bounded = awake(UnshuffleRefiner(3, 2, 8, 1, noise_channels=0, max_change=255))
-    free = UnshuffleRefiner(3, 2, 8, 1, noise_channels=0)
+    options = {"noise_channels": 0, "pixel_features": 4}
+    bounded = awake(UnshuffleRefiner(3, 2, 8, 1, max_change=255, **options))
+    with torch.no_grad():
+        for drawn in (bounded.head.weight, bounded.head.bias, bounded.pixels.drawn.weight):
+            drawn *= 0.01
+    free = UnshuffleRefiner(3, 2, 8, 1, **options)
     free.load_state_dict(bounded.state_dict())
     images = torch.rand(1, 3, 8, 8) * 0.02 - 0.01
 
-    with torch.no_grad():
-        for network in (bounded, free):
-            network.head.weight *= 0.01
-            network.head.bias *= 0.01
-
     assert torch.allclose(bounded(images), free(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_every_pixel_goes_through_the_same_map(factor):
+    torch.manual_seed(0)
+    refiner = UnshuffleRefiner(3, factor, 8, 1, pixel_features=8)
+    pixels = refiner.pixels
+    with torch.no_grad():
+        pixels.drawn.weight.normal_()
+        pixels.around.weight.zero_()
+    images, noise = torch.rand(2, 3, 13, 22) * 2 - 1, torch.randn(2, 1, 13, 22)
+
+    shown = pixels.seen(torch.cat([images, noise], dim=1))
+    drawn = pixels.GAIN * pixels.drawn(F.relu(shown))
+
+    expected = images + unshuffle._smoothed(drawn)
+    inside = refiner(images, noise)[..., :-1, :-1]  # the last is smoothed with what pads to a block
+    assert torch.allclose(inside, expected[..., :-1, :-1], atol=1e-5)
+
+
+def test_what_lies_around_a_pixel_shifts_its_map():
+    torch.manual_seed(0)
+    refiner = UnshuffleRefiner(3, 4, 8, 1, noise_channels=0, pixel_features=8)
+    with torch.no_grad():
+        refiner.pixels.drawn.weight.normal_()
+    images = torch.zeros(1, 3, 32, 32)
+    lit = images.clone()
+    lit[..., :4] = 1
+
+    far, near = (refiner(lit) - refiner(images))[0, :, 16, [24, 6]].abs().amax(0).tolist()
+
+    assert far == 0
+    assert near > 1e-3
+
+
+def test_a_map_for_each_pixel_can_be_left_out():
+    assert UnshuffleRefiner(3, pixel_features=0).pixels is None
 
 
 def test_a_network_gets_what_it_declares_and_nothing_else():
@@ -422,7 +461,7 @@ def test_the_three_stages_are_what_the_refiner_adds():
     folded = refiner.fold(images, noise)
     added = refiner.unfold(refiner.core(folded), images)
 
-    assert folded.shape == (2, 4 * 4, 5 + 2, 6 + 2)
+    assert folded.shape == (2, 4 * 4, 5, 6)
     assert torch.equal(images + added, refiner(images, noise))
 
 

@@ -19,7 +19,9 @@ from simgan_aug.networks.resnet import ResidualBlock, is_plain, rectified, refle
 class UnshuffleRefiner(nn.Module):
     """Adds to each pixel what a network at 1/factor of the resolution proposes.
 
-    The head is zero at the start, so that an untrained refiner is the identity; no layer
+    What it proposes is drawn by a head for the block of pixels together, and by a map for each pixel
+    (`PixelMap`), which a network that sees sixteen pixels as one would have to spell out sixteen
+    times. Both are zero at the start, so that an untrained refiner is the identity; no layer
     normalises, so that a tile with its halo equals the whole. Pixel-unshuffle: Shi et al.,
     arXiv:1609.05158. What is added is smoothed by 3x3 binomial weights, which let nothing of 2 px
     period pass: blocks of pixels would leave a checkerboard. Noise at the input lets the refiner
@@ -33,6 +35,7 @@ class UnshuffleRefiner(nn.Module):
         noise_channels: channels of standard normal noise beside the image; 0: none.
         takes_reference: also see the tone (quantiles) of a real photo.
         max_change: grey levels (of 255) that the network may change a pixel by; 0: no bound.
+        pixel_features: features of the map for each pixel; 0: there is none.
     """
 
     recordable = True
@@ -46,6 +49,7 @@ class UnshuffleRefiner(nn.Module):
         noise_channels: int = 1,
         takes_reference: bool = False,
         max_change: float = 0,
+        pixel_features: int = 0,
     ) -> None:
         super().__init__()
         if factor not in (2, 4):
@@ -58,20 +62,24 @@ class UnshuffleRefiner(nn.Module):
             check_between(name, value, 1, high)
         check_between("noise_channels", noise_channels, 0, 16)
         check_between("max_change", max_change, 0, 255)
+        check_between("pixel_features", pixel_features, 0, 256)
         self.multiple = factor
         self.noise_channels = noise_channels
         self.takes_reference = takes_reference
         self.receptive_field = factor * (4 + 4 * blocks)
-        self.bytes_per_pixel = 4 * (5 * features // factor**2 + 4 * (channels + noise_channels))
+        shown = channels + noise_channels
+        self.bytes_per_pixel = 4 * (5 * features // factor**2 + 4 * shown + 2 * pixel_features)
         self.change_limit = max_change
         self._limit = max_change * 2 / 255  # in units of [-1, 1]
-        inputs = (channels + noise_channels) * factor**2
-        self.first = nn.Conv2d(inputs, features, 3, padding="same", padding_mode="reflect")
+        self.first = nn.Conv2d(shown * factor**2, features, 3, padding="same", padding_mode="reflect")
         self.tone = nn.Linear(channels * TONE_LEVELS, features) if takes_reference else None
         self.blocks = nn.Sequential(*(ResidualBlock(features, 3, "reflect") for _ in range(blocks)))
         self.head = nn.Conv2d(features, channels * factor**2, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+        self.pixels = (
+            PixelMap(shown, channels, features, pixel_features, factor) if pixel_features else None
+        )
 
     def forward(
         self, images: Tensor, noise: Tensor | None = None, reference: Tensor | None = None
@@ -87,28 +95,30 @@ class UnshuffleRefiner(nn.Module):
         return images + self.unfold(change, images)
 
     def fold(self, images: Tensor, noise: Tensor | None = None) -> Tensor:
-        """What `core` takes: blocks of pixels as channels, a block more on each side, mirrored.
+        """What `core` takes: blocks of pixels as channels.
 
-        (B, C, H, W) -> (B, (C + noise_channels) f f, H/f + 2, W/f + 2)
+        (B, C, H, W) -> (B, (C + noise_channels) f f, H/f, W/f)
         """
         parts = [images] if noise is None else [images, noise]
         aligned = all(side % self.multiple == 0 for side in images.shape[2:])
         if aligned and min(images.shape[2:]) > self.multiple and is_plain():
             return _folded_at_once(parts, self.multiple)
         inputs = images if noise is None else torch.cat(parts, dim=1)
-        return reflected(_unshuffle(_pad(inputs, self.multiple), self.multiple), 1)
+        return _unshuffle(_pad(inputs, self.multiple), self.multiple)
 
     def core(self, folded: Tensor, reference: Tensor | None = None) -> Tensor:
-        """All of the arithmetic: (B, inputs, H/f + 2, W/f + 2) -> (B, C f f, H/f, W/f)."""
+        """All of the arithmetic: (B, (C + noise_channels) f f, H/f, W/f) -> (B, C f f, H/f, W/f)."""
         weight = _blocks_first(self.first.weight.transpose(0, 1), self.multiple).transpose(0, 1)
-        features = F.conv2d(folded, weight, self.first.bias)
+        features = F.conv2d(reflected(folded, 1), weight, self.first.bias)
         if self.tone is not None and reference is not None:
             features = features + self.tone(tone_levels(reference))[:, :, None, None]
-        return F.conv2d(
-            self.blocks(rectified(features)),
+        features = self.blocks(rectified(features))
+        drawn = F.conv2d(
+            features,
             _blocks_first(self.head.weight, self.multiple),
             _blocks_first(cast(Tensor, self.head.bias), self.multiple),
         )
+        return drawn if self.pixels is None else drawn + self.pixels(folded, features)
 
     def unfold(self, change: Tensor, images: Tensor) -> Tensor:
         """What is added to images, from what `core` gives: (B, C f f, H/f, W/f) -> (B, C, H, W)."""
@@ -118,6 +128,48 @@ class UnshuffleRefiner(nn.Module):
         if self._limit:
             change = self._limit * torch.tanh(change / self._limit)
         return change
+
+
+class PixelMap(nn.Module):
+    """A layer at full resolution: each pixel through one map, which what lies around it shifts.
+
+    R relu(P pixel + Q features), with P and R the same for all pixels. A white backdrop that is to
+    be green, and skin that is to stay, are a matter of single pixels; so is grain that depends on
+    brightness. It is computed where blocks of pixels are channels, by 1x1 convolutions.
+
+    Args:
+        inputs, outputs: channels of a pixel, as it is seen and as it is drawn.
+        around: features of a block of pixels.
+        features: of a pixel.
+        factor: side of a block.
+    """
+
+    GAIN = 4.0
+    """On what is drawn: a weight moves by its rate a step at most, and here a few have to move as
+    far as many do in a head (equalized learning rates: Karras et al., arXiv:1710.10196, section
+    4.1)."""
+
+    def __init__(self, inputs: int, outputs: int, around: int, features: int, factor: int) -> None:
+        super().__init__()
+        self.places = factor**2
+        self.seen = nn.Conv2d(inputs, features, 1)
+        self.around = nn.Conv2d(around, features * self.places, 1, bias=False)
+        nn.init.normal_(self.around.weight, std=0.02)
+        self.drawn = nn.Conv2d(features, outputs, 1, bias=False)
+        nn.init.zeros_(self.drawn.weight)
+
+    def forward(self, folded: Tensor, around: Tensor) -> Tensor:
+        """(B, inputs f f, H/f, W/f), (B, around, H/f, W/f) -> (B, outputs f f, H/f, W/f)."""
+        bias = cast(Tensor, self.seen.bias).repeat(self.places)
+        seen = F.conv2d(folded, self._at_each_place(self.seen.weight), bias)
+        hidden = rectified(seen + self.around(around))
+        return F.conv2d(hidden, self._at_each_place(self.GAIN * self.drawn.weight))
+
+    def _at_each_place(self, weight: Tensor) -> Tensor:
+        """The same weights at each pixel of a block: (O, I, 1, 1) -> (O f f, I f f, 1, 1)."""
+        apart = torch.eye(self.places, dtype=weight.dtype, device=weight.device)
+        blocks = apart[:, None, :, None] * weight[None, :, None, :, 0, 0]
+        return blocks.flatten(2).flatten(0, 1)[:, :, None, None]
 
 
 def _smoothed(images: Tensor) -> Tensor:
@@ -152,11 +204,7 @@ def _folded_at_once(parts: Sequence[Tensor], factor: int) -> Tensor:
         together[..., start:stop] = part.movedim(1, -1)
         start = stop
     pieces = together.view(batch, rows, factor, columns, factor * channels)
-    folded = parts[0].new_empty(batch, rows + 2, columns + 2, factor, factor * channels)
-    folded[:, 1:-1, 1:-1] = pieces.transpose(2, 3)
-    folded[:, 0], folded[:, -1] = folded[:, 2], folded[:, -3]
-    folded[:, :, 0], folded[:, :, -1] = folded[:, :, 2], folded[:, :, -3]
-    return folded.flatten(3).movedim(-1, 1)
+    return pieces.transpose(2, 3).flatten(3).movedim(-1, 1)
 
 
 def _unshuffle(images: Tensor, factor: int) -> Tensor:

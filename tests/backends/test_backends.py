@@ -31,6 +31,7 @@ NETWORKS = {
     "unshuffle2": lambda: UnshuffleRefiner(3, 2, 8, 1),
     "unshuffle4": lambda: UnshuffleRefiner(3, 4, 8, 1, noise_channels=2, max_change=30),
     "quiet": lambda: UnshuffleRefiner(3, 2, 8, 1, noise_channels=0),
+    "pixels": lambda: UnshuffleRefiner(3, 4, 8, 1, pixel_features=4),
     "toned": lambda: UnshuffleRefiner(3, 2, 8, 1, takes_reference=True),
     "paper": lambda: ResNetRefiner(3, features=8, blocks=1),
 }
