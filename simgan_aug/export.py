@@ -334,8 +334,8 @@ def _words(loaded: Checkpoint, to: str) -> tuple[dict[str, str], str, list[str]]
     }
     if staged:
         words["images"] = (
-            "(1, H/f, W/f, C f f) float32: images in [-1, 1] and noise, padded to blocks of f px by "
-            "reflection, blocks as channels; `fold` of the network"
+            "(1, H/f, W/f, C f f) float32: images in [-1, 1] and noise, padded to blocks of f px "
+            "by reflection, blocks as channels; `fold` of the network"
         )
     names = names_of(network) if to == "openvino" else Change(network).names
     what = "(1, H/f, W/f, C f f) float32, of which `unfold` makes" if staged else form

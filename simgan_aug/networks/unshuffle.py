@@ -19,10 +19,10 @@ from simgan_aug.networks.resnet import ResidualBlock, is_plain, rectified, refle
 class UnshuffleRefiner(nn.Module):
     """Adds to each pixel what a network at 1/factor of the resolution proposes.
 
-    What it proposes is drawn by a head for the block of pixels together, and by a map for each pixel
-    (`PixelMap`), which a network that sees sixteen pixels as one would have to spell out sixteen
-    times. Both are zero at the start, so that an untrained refiner is the identity; no layer
-    normalises, so that a tile with its halo equals the whole. Pixel-unshuffle: Shi et al.,
+    A head draws it for the block of pixels together, and a map for each pixel (`PixelMap`), which a
+    head that knows blocks alone would have to spell out pixel by pixel. Both are zero at the start,
+    so that an untrained refiner is the identity; no layer normalises, so that a tile with its halo
+    equals the whole. Pixel-unshuffle: Shi et al.,
     arXiv:1609.05158. What is added is smoothed by 3x3 binomial weights, which let nothing of 2 px
     period pass: blocks of pixels would leave a checkerboard. Noise at the input lets the refiner
     add grain; without it, it has to repaint structure to imitate grain, and that moves labels.
@@ -71,7 +71,8 @@ class UnshuffleRefiner(nn.Module):
         self.bytes_per_pixel = 4 * (5 * features // factor**2 + 4 * shown + 2 * pixel_features)
         self.change_limit = max_change
         self._limit = max_change * 2 / 255  # in units of [-1, 1]
-        self.first = nn.Conv2d(shown * factor**2, features, 3, padding="same", padding_mode="reflect")
+        inputs = shown * factor**2
+        self.first = nn.Conv2d(inputs, features, 3, padding="same", padding_mode="reflect")
         self.tone = nn.Linear(channels * TONE_LEVELS, features) if takes_reference else None
         self.blocks = nn.Sequential(*(ResidualBlock(features, 3, "reflect") for _ in range(blocks)))
         self.head = nn.Conv2d(features, channels * factor**2, 1)
@@ -107,7 +108,7 @@ class UnshuffleRefiner(nn.Module):
         return _unshuffle(_pad(inputs, self.multiple), self.multiple)
 
     def core(self, folded: Tensor, reference: Tensor | None = None) -> Tensor:
-        """All of the arithmetic: (B, (C + noise_channels) f f, H/f, W/f) -> (B, C f f, H/f, W/f)."""
+        """All of the arithmetic: (B, inputs f f, H/f, W/f) -> (B, C f f, H/f, W/f)."""
         weight = _blocks_first(self.first.weight.transpose(0, 1), self.multiple).transpose(0, 1)
         features = F.conv2d(reflected(folded, 1), weight, self.first.bias)
         if self.tone is not None and reference is not None:
