@@ -25,7 +25,7 @@ def write(tmp_path):
     return write
 
 
-OURS = ["default", "paper-eyes", "paper-hands"]
+OURS = ["default", "light", "paper-eyes", "paper-hands"]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -37,7 +37,7 @@ def test_every_preset_survives_the_way_into_a_checkpoint_and_back(name):
     assert parse(json.loads(stored), source="checkpoint") == settings
 
 
-def test_the_presets_are_the_default_and_the_papers_two():
+def test_the_presets_are_the_default_a_light_one_and_the_papers_two():
     ours = [n for n, part in plugins.parts("preset").items() if part.plugin == "builtin"]
 
     assert ["default", *sorted(ours)] == OURS

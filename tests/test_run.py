@@ -219,7 +219,7 @@ def test_a_full_disk_is_one_clear_error(inputs, small_disk):
     assert not list(small_disk.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("preset", ["paper-eyes", "paper-hands", "default"])
+@pytest.mark.parametrize("preset", ["paper-eyes", "paper-hands", "light", "default"])
 def test_every_preset_trains(inputs, tmp_path, preset):
     from simgan_aug.config import load_preset
 

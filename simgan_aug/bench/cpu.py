@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from simgan_aug import checkpoint
 from simgan_aug.backends.openvino import GRAPH
 from simgan_aug.bench.cyclegan import ResNet9
-from simgan_aug.bench.material import LIGHT, PEERS, Peer, decoded_image, scaled, untrained
+from simgan_aug.bench.material import PEERS, Peer, decoded_image, networks_of_ours, scaled
 from simgan_aug.bench.rounds import Figures, Variant, Work, take_turns
 from simgan_aug.bench.table import Cell, Row, Table
 from simgan_aug.bench.ways import WAYS, Way, inputs_of, plain, quantize
@@ -63,7 +63,7 @@ def cpu(
         progress: shows the rounds as they go.
     """
     files = scaled(folder, scratch / "images", size, IMAGES)
-    refiners = {"ours": refiner} if refiner else _untrained(scratch, files)
+    refiners = {"ours": refiner} if refiner else networks_of_ours(scratch, files)
     makers: dict[str, Maker] = {name: partial(checkpoint.load, refiners[name]) for name in refiners}
     makers |= {RESNET: partial(plain, ResNet9), CEILING: partial(plain, Wide)}
     variants = _variants(makers, refiners, files, scratch / "int8", size)
@@ -159,14 +159,6 @@ def _flops(network: nn.Module, size: tuple[int, int]) -> float:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(images, **condition(network, noise, reference))
     return float(counter.get_total_flops())
-
-
-def _untrained(scratch: Path, photos: list[Path]) -> dict[str, Path]:
-    """The default network, and a light one."""
-    return {
-        "ours, default": untrained(scratch / "default.safetensors", photos),
-        "ours, light": untrained(scratch / "light.safetensors", photos, LIGHT),
-    }
 
 
 def _decode(files: list[Path]) -> Work:

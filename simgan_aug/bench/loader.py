@@ -11,14 +11,13 @@ from typing import Any, cast
 from torch.utils.data import DataLoader, Dataset
 
 from simgan_aug.bench.material import (
-    LIGHT,
     PEERS,
     Array,
     Peer,
     decoded_image,
+    networks_of_ours,
     private_mb,
     scaled,
-    untrained,
 )
 from simgan_aug.bench.table import Ratio, Row, Table
 
@@ -56,7 +55,7 @@ def loader(
         progress: shows the rounds as they go.
     """
     files = scaled(folder, scratch / "images", size, images)
-    refiners = {"ours": refiner} if refiner else _untrained(scratch, files[:16])
+    refiners = {"ours": refiner} if refiner else networks_of_ours(scratch, files[:16])
     loaders = {
         name: DataLoader(
             _Decoded(files, pipeline),
@@ -118,14 +117,6 @@ def _pipelines(
         | {name: _Alone(transform) for name, transform in ours.items()}
         | {name: Peer(name, files[:16]) for name in PEERS}
     )
-
-
-def _untrained(scratch: Path, photos: list[Path]) -> dict[str, Path]:
-    """The default network, and a light one."""
-    return {
-        "ours, default": untrained(scratch / "default.safetensors", photos),
-        "ours, light": untrained(scratch / "light.safetensors", photos, LIGHT),
-    }
 
 
 def _epoch(batches: DataLoader[Any], count: int) -> tuple[float, float]:

@@ -13,14 +13,11 @@ from PIL import Image
 
 from simgan_aug import tone
 from simgan_aug.checkpoint import Checkpoint, save_checkpoint
-from simgan_aug.config import Config, Part, Tone
+from simgan_aug.config import Config, Part, Tone, load_preset
 from simgan_aug.folders import list_images
 from simgan_aug.networks import UnshuffleRefiner
 
 Array = np.ndarray[Any, Any]
-
-LIGHT: Mapping[str, Any] = {"factor": 4, "blocks": 1}
-"""Options of `unshuffle` for a network of a sixth of the default's arithmetic."""
 
 PEERS = {
     "HistogramMatching": "hm_metadata",
@@ -52,8 +49,18 @@ class Peer:
         return out
 
 
+def networks_of_ours(scratch: Path, photos: Sequence[Path]) -> dict[str, Path]:
+    """The default refiner and that of the preset "light", untrained."""
+    return {
+        "ours, default": untrained(scratch / "default.safetensors", photos),
+        "ours, light": untrained(
+            scratch / "light.safetensors", photos, load_preset("light").refiner.options
+        ),
+    }
+
+
 def untrained(path: Path, photos: Sequence[Path], options: Mapping[str, Any] | None = None) -> Path:
-    """Write a refiner whose head is not zero; its speed is that of a trained one.
+    """Write a refiner that draws something; its speed is that of a trained one.
 
     Args:
         path: of the file.
@@ -63,6 +70,8 @@ def untrained(path: Path, photos: Sequence[Path], options: Mapping[str, Any] | N
     torch.manual_seed(0)
     network = UnshuffleRefiner(3, **(options or {}))
     torch.nn.init.normal_(network.head.weight, std=0.1)
+    if network.pixels is not None:
+        torch.nn.init.normal_(network.pixels.drawn.weight, std=0.02)
     config = Config(
         refiner=Part(name="unshuffle", options=dict(options or {})), tone=Tone(photos=len(photos))
     )
