@@ -57,8 +57,9 @@ def toning(device, match="after", channels=3, **options):
     real = torch.rand(5, channels, 8, 8, generator=generator) / 2
     bank = torch.stack([tone.quantiles(tone.histogram(photo)) for photo in real])
     torch.manual_seed(0)
-    network = UnshuffleRefiner(channels, 2, 8, 1)
+    network = UnshuffleRefiner(channels, 2, 8, 1, pixel_features=4)
     torch.nn.init.normal_(network.head.weight, std=0.1)
+    torch.nn.init.normal_(network.pixels.drawn.weight, std=0.02)
     return ImageRefiner(network, channels, bank, match, device=device, **options)
 
 
