@@ -36,8 +36,10 @@ from simgan_aug.inference import ImageRefiner
 FORMATS = ("onnx", "openvino", "torch-export")
 PRECISIONS = ("fp32", "bf16", "int8")
 
-LIMITS = {"fp32": (1.0, 1.0), "bf16": (1.0, 1.0), "int8": (3.0, 0.15)}
-"""Grey levels that a graph may be apart from torch in fp32, at most and in the mean."""
+LIMITS = {"fp32": (1.0, 1.0), "bf16": (2.0, 0.25), "int8": (3.0, 0.15)}
+"""Grey levels that a graph may be apart from torch in fp32, at most and in the mean. In bf16 it is
+two, .11 to .16 in the mean, where a refiner turns colours into others; one, .03, where it does not.
+"""
 
 IMAGES = 64
 """Images of a folder that are looked at, evenly spaced."""
@@ -290,9 +292,15 @@ def _accept(parity: Parity, precision: str) -> None:
         raise ExportError(
             f"the graph's images are up to {parity.most:.0f} grey levels from torch's, "
             f"{parity.mean:.3f} in the mean; allowed in {precision} are {most:.0f} and {mean:g}. "
-            "Nothing was written"
-            + ("; take bf16, or calibrate on more images" if precision == "int8" else "")
+            "Nothing was written" + _WAYS_OUT[precision]
         )
+
+
+_WAYS_OUT = {
+    "fp32": "; another engine, or another version of it, may do better",
+    "bf16": "; take fp32",
+    "int8": "; take bf16, or calibrate on more images",
+}
 
 
 def _described(

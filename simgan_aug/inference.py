@@ -39,9 +39,10 @@ class ImageRefiner:
         device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
         max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
             halo, which changes no grey level (of 255); in bf16 now and then one.
-        precision: "fp32"; "bf16", at most one grey level apart and several times as fast on a GPU
-            and on a CPU with AMX; or "auto": bf16 on these, else fp32. A match after the network
-            enlarges what is apart as it enlarges contrast.
+        precision: "fp32"; "bf16", at most one grey level apart (two of a refiner that turns colours
+            into others) and several times as fast on a GPU and on a CPU with AMX; or "auto": bf16
+            on these, else fp32. A match after the network enlarges what is apart as it enlarges
+            contrast.
         backend: what runs the network: a name of `simgan_aug.backends`, or one that is made.
         white: level of uint16 images that the network is shown as white; 0: 65535.
     """

@@ -6,8 +6,9 @@
     openvino        on a CPU; `pip install 'simgan-aug[openvino]'`
     a folder        what `simgan-aug export --to openvino` has made of this refiner, maybe in int8
 
-They differ from each other by rounding errors, at most one grey level (int8: three). Which one is
-used is never chosen by what happens to be installed: the same call gives the same pixels.
+They differ from each other by rounding errors, at most one grey level (bf16: two where a refiner
+turns colours into others; int8: three). Which one is used is never chosen by what happens to be
+installed: the same call gives the same pixels.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ def export(
     """Write a refiner's network for another engine, held against torch first.
 
     REFINER is a refiner.safetensors, or the name under which a plugin ships one. What openvino
-    writes goes back as --backend OUT. Where the images differ by more than one grey level (int8:
-    three, or .15 in the mean), nothing is written.
+    writes goes back as --backend OUT. Where the images differ by more than one grey level (bf16:
+    two; int8: three, or .15 in the mean), nothing is written.
     """
     from simgan_aug import export as job
     from simgan_aug.exported import NAME

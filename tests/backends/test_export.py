@@ -12,6 +12,7 @@ import torch
 
 from simgan_aug import checkpoint, export
 from simgan_aug.backends import openvino as openvino_module
+from simgan_aug.bench.material import untrained
 from simgan_aug.checkpoint import save_checkpoint
 from simgan_aug.cli import main
 from simgan_aug.errors import CheckpointError, ConfigError, ExportError, OutputError
@@ -115,6 +116,23 @@ def test_eight_bits_are_calibrated_on_the_images_and_stay_within_three_levels(
     assert 1 <= apart(refine(image), plain(image)) <= 3
 
 
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pixel_features", [0, 4])
+def test_the_picture_is_not_rounded_to_eight_bits(tmp_path, images, pixel_features):
+    if importlib.util.find_spec("nncf") is None:
+        pytest.skip("NNCF is not installed")
+    options = {"factor": 4, "features": 8, "blocks": 1, "pixel_features": pixel_features}
+    loaded = checkpoint.load(untrained(tmp_path / "refiner.safetensors", [], options))
+    shown = [cv2.imread(str(path)) for path in sorted(images.iterdir())]
+
+    graph = export.openvino_graph(loaded, tmp_path, "int8", shown)
+
+    ops = openvino_module.openvino().Core().read_model(graph).get_ordered_ops()
+    rounded = [op for op in ops if op.get_type_name() == "FakeQuantize"]
+    assert len(rounded) >= 3
+    assert not [op for op in rounded if export._sees_picture(op)]
+
+
 def test_eight_bits_without_images_are_refused(refiner_file, tmp_path):
     with pytest.raises(ConfigError, match="by your own images: give their folder"):
         export.export(refiner_file, "openvino", tmp_path / "out", precision="int8")
@@ -123,10 +141,11 @@ def test_eight_bits_without_images_are_refused(refiner_file, tmp_path):
 def test_a_graph_that_is_too_far_from_torch_is_refused_and_not_written(
     refiner_file, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(export.LIMITS, "fp32", (-1.0, 1.0))
+    monkeypatch.setitem(export.LIMITS, "bf16", (-1.0, 1.0))
+    monkeypatch.setattr(openvino_module, "has_amx", lambda: True)
 
-    with pytest.raises(ExportError, match=r"grey levels from torch's.*Nothing was written"):
-        export.export(refiner_file, "openvino", tmp_path / "out")
+    with pytest.raises(ExportError, match=r"levels from torch's.*Nothing was written; take fp32"):
+        export.export(refiner_file, "openvino", tmp_path / "out", precision="bf16")
 
     assert not (tmp_path / "out").exists()
 
