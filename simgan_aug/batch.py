@@ -30,8 +30,15 @@ class Batch:
         return Batch(images=images, weights=weights, reference=reference)
 
     def rows(self, start: int, stop: int) -> Batch:
-        """Some of its images."""
+        """Some of its images, one after the other."""
+        return self._at(slice(start, stop))
+
+    def picked(self, indices: Tensor) -> Batch:
+        """The images of these indices."""
+        return self._at(indices)
+
+    def _at(self, rows: slice | Tensor) -> Batch:
         weights, reference = (
-            None if t is None else t[start:stop] for t in (self.weights, self.reference)
+            None if t is None else t[rows] for t in (self.weights, self.reference)
         )
-        return Batch(images=self.images[start:stop], weights=weights, reference=reference)
+        return Batch(images=self.images[rows], weights=weights, reference=reference)

@@ -150,6 +150,10 @@ class Data:
     """Mirror half of the crops left to right."""
     match_size: bool = True
     """Shrink real photos whose shorter side exceeds the synthetic images' median to it."""
+    alike: int = 1
+    """Real crops that are drawn for each synthetic one, of which it meets the one that is laid out
+    most like it (`simgan_aug.alike`), where photos hold much else; 1: any. Of a set that is not
+    held in memory one is drawn, for each would be a photo to decode."""
     memory_mb: int = 2048
     """Decoded images held in memory, each side, with their weights by label; what of a larger set
     is not held is decoded when it is drawn."""
@@ -170,6 +174,7 @@ class Data:
             f"scale must be two ascending factors, got {self.scale}",
         )
         _require(0 <= self.white <= 65535, f"white must lie in [0, 65535], got {self.white}")
+        _require(1 <= self.alike <= 64, f"alike must lie in [1, 64], got {self.alike}")
         _require(self.memory_mb >= 1, f"memory_mb must be 1 or more, got {self.memory_mb}")
         _require(1 <= self.reuse <= 64, f"reuse must lie in [1, 64], got {self.reuse}")
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from simgan_aug.alike import most_alike
 from simgan_aug.batch import Batch
 from simgan_aug.config import Training
 from simgan_aug.descent import Descent
@@ -171,15 +172,18 @@ class Players:
         shape = (len(synthetic.images), channels, *synthetic.images.shape[2:])
         noise = torch.randn(shape, generator=self.draws) if channels else None
         size = len(synthetic.images) // self.state.shares
+        candidates = 1 if real is None else len(real.images) // len(synthetic.images)
         buffers = self._buffers()
         for place, share in enumerate(self.state.own_shares):
             rows = share * size, (share + 1) * size
+            part = synthetic.rows(*rows)
+            seen = None if real is None else real.rows(*(row * candidates for row in rows))
             for buffer, before in buffers:  # a layer that counts its calls sees one, as on a rank
                 buffer.copy_(before)
             yield _Share(
-                synthetic=synthetic.rows(*rows).to(self.device),
+                synthetic=part.to(self.device),
                 noise=None if noise is None else uploaded(noise[slice(*rows)], self.device),
-                real=None if real is None else real.rows(*rows).to(self.device),
+                real=None if seen is None else most_alike(part, seen).to(self.device),
                 history=self.state.histories[place],
                 draws=self.share_draws[place],
             )

@@ -231,7 +231,15 @@ class Run:
         size, match = training.batch_size, self.config.tone.match == "before"
         synthetic = data.Crops(self.synthetic, self.config.data, size, seeds[0], self.bank, match)
         paired = takes_reference(self.state.discriminator)
-        real = data.Crops(self.real, self.config.data, size, seeds[1], own_tone=paired)
+        candidates = self.config.data.alike if self.real.is_held else 1
+        real = data.Crops(
+            self.real,
+            self.config.data,
+            size,
+            seeds[1],
+            own_tone=paired,
+            candidates=candidates,
+        )
         sides = (
             synthetic.batches(self.state.synthetic_batches),
             real.batches(self.state.real_batches),

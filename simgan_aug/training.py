@@ -60,7 +60,8 @@ def train(
         loss: the two adversarial terms.
         regularization: lambda times the self-regularization; further terms are in `state`.
         synthetic, real: endless batches of `config.batch_size` images of one size; weights of real
-            ones are not used.
+            ones are not used. Of real ones there may be a multiple: candidates for each synthetic
+            image, one after the other, of which the most alike is taken.
         config: see `Training`.
         state: where to go on, with which ranks and which further terms of regularization; None:
             from the start, alone, with none.

@@ -256,6 +256,8 @@ def test_a_mistake_is_named_with_its_file_table_and_key(write, text, named):
         ("data", "scale = [1.0, 0.5]", "scale"),
         ("data", "scale = [0.0, 1.0]", "scale"),
         ("data", "scale = [nan, 1.0]", "scale"),
+        ("data", "alike = 0", "alike"),
+        ("data", "alike = 65", "alike"),
         ("data", "memory_mb = 0", "memory_mb"),
         ("data", "reuse = 0", "reuse"),
         ("training", "batch_size = 3", "batch_size"),

@@ -333,6 +333,17 @@ def test_a_batch_is_a_function_of_the_seed_and_its_number(start):
     assert not torch.equal(whole[0].images, whole[1].images)
 
 
+def test_candidates_stand_together_and_those_of_a_rank_are_those_of_the_whole():
+    crops = Crops(MIXED, VARIED, 4, seed=3, own_tone=True, candidates=3)
+
+    whole, part = next(crops.batches(2)), next(crops.batches(2, slice(1, 3)))
+
+    assert len(whole.images) == len(whole.reference) == 4 * 3
+    assert torch.equal(part.images, whole.images[3:9])
+    assert torch.equal(part.reference, whole.reference[3:9])
+    assert len({image.numpy().tobytes() for image in whole.images}) > 4
+
+
 def test_another_seed_draws_other_crops():
     one, other = (draw(MIXED, VARIED, 4, seed=seed) for seed in (0, 1))
 

@@ -24,9 +24,7 @@ REFINERS = {
     "hands": lambda: ResNetRefiner(3, kernel=7, features=4, blocks=10),
     "unshuffle2": lambda: UnshuffleRefiner(3, 2, 8, 2, noise_channels=0),
     "unshuffle4": lambda: UnshuffleRefiner(3, 4, 8, 1, noise_channels=0),
-    "with a map for each pixel": lambda: UnshuffleRefiner(
-        3, 4, 8, 1, noise_channels=0, pixel_features=4
-    ),
+    "with a map": lambda: UnshuffleRefiner(3, 4, 8, 1, noise_channels=0, pixel_features=4),
 }
 DISCRIMINATORS = {
     "eyes": lambda: PaperPatch(3, "eyes"),

@@ -42,6 +42,7 @@ LAYERS = [
     {"rows"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"displacement", "ranks", "terms", "variety"},
+    {"alike"},
     {"batch", "discovery", "factories", "files", "formats", "noise", "offers", "spans", "twice"},
     {"devices", "graphs"},
     {"errors"},

@@ -14,6 +14,7 @@ from simgan_aug import hookimpl, plugins
 from simgan_aug.alarms import Watch
 from simgan_aug.cli.options import follow
 from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
+from simgan_aug.data import Crops
 from simgan_aug.errors import (
     CheckpointError,
     ConfigError,
@@ -83,6 +84,32 @@ def test_a_seed_gives_the_same_refiner_again(inputs, tmp_path):
         list(Run(SMALL, inputs, tmp_path / out).steps())
 
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+@pytest.mark.parametrize(("memory_mb", "drawn"), [(64, 5), (1, 1)])
+def test_photos_to_choose_from_are_drawn_where_they_are_held(
+    inputs, tmp_path, monkeypatch, memory_mb, drawn
+):
+    for path in inputs.real.iterdir():
+        pixels = np.random.default_rng(0).integers(0, 120, (640, 400, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(path)
+    asked = []
+
+    class Seen(Crops):
+        def __init__(self, source, *arguments, candidates=1, **options):
+            asked.append(candidates)
+            super().__init__(source, *arguments, candidates=candidates, **options)
+
+    monkeypatch.setattr("simgan_aug.data.Crops", Seen)
+    config = dataclasses.replace(
+        SMALL,
+        data=Data(crop=(16, 16), alike=5, memory_mb=memory_mb, match_size=False),
+        training=dataclasses.replace(SMALL.training, steps=1),
+    )
+
+    list(Run(config, inputs, tmp_path / "out").steps())
+
+    assert asked == [1, drawn]
 
 
 def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(inputs, tmp_path):

@@ -268,6 +268,30 @@ def test_a_weight_that_its_author_froze_stays_frozen():
     assert discriminator.scale.requires_grad
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_of_several_photos_for_an_image_both_players_meet_the_most_alike(accumulate):
+    config = adjust(steps=2, accumulate=accumulate)
+    loss = Recorder(pairs_real=True)
+    synthetic = [torch.rand(4, 1, 16, 16) * 2 - 1 for _ in range(4)]
+    # The third of three candidates is laid out as the image is, in another light.
+    real = [
+        torch.stack([torch.rand_like(made), torch.rand_like(made), 0.1 - 0.6 * made], dim=1)
+        for made in synthetic
+    ]
+
+    run(
+        config,
+        loss,
+        Shift(),
+        Scale(),
+        (Batch(images=made) for made in synthetic),
+        (Batch(images=each.flatten(0, 1)) for each in real),
+    )
+
+    shown = torch.cat([images for _, images in loss.real])
+    assert torch.allclose(shown, torch.cat([each[:, 2] for each in real]))
+
+
 def test_the_discriminator_sees_what_the_current_refiner_makes():
     refiner, loss = Shift(), Recorder()
 

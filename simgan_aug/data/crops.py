@@ -120,6 +120,7 @@ class Crops:
         bank: (K, C, Q) tones; each crop gets one of them as its reference.
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
+        candidates: crops drawn for each row of a batch, one after the other.
     """
 
     def __init__(
@@ -131,9 +132,11 @@ class Crops:
         bank: Tensor | None = None,
         match: bool = False,
         own_tone: bool = False,
+        candidates: int = 1,
     ) -> None:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
         self.bank, self.match, self.own_tone = bank, match, own_tone
+        self.candidates = candidates
         self._histograms: dict[int, Tensor] = {}
 
     def batches(self, start: int = 0, rows: slice | None = None) -> Batches:
@@ -145,12 +148,13 @@ class Crops:
         hits = (hit for number in itertools.count(start) for hit in self._hits(number, wanted))
         rows = map(self._row, hits) if self.source.is_held else ahead(self._row, hits, self._ahead)
         while True:
-            yield self._batch(list(itertools.islice(rows, len(wanted))))
+            yield self._batch(list(itertools.islice(rows, len(wanted) * self.candidates)))
 
     def _hits(self, number: int, wanted: range) -> Iterator[tuple[_Uniforms, int]]:
         """The draws of these rows, and the image that each has hit."""
-        drawn = np.random.default_rng([self.seed, number]).random((self.batch_size, _NUMBERS))
-        for numbers in drawn[list(wanted)].tolist():
+        shape = (self.batch_size, self.candidates, _NUMBERS)
+        drawn = np.random.default_rng([self.seed, number]).random(shape)
+        for numbers in drawn[list(wanted)].reshape(-1, _NUMBERS).tolist():
             yield self._hit(number, _Uniforms(numbers))
 
     def _hit(self, number: int, rng: _Uniforms) -> tuple[_Uniforms, int]:
