@@ -31,13 +31,10 @@ class Batch:
 
     def rows(self, start: int, stop: int) -> Batch:
         """Some of its images, one after the other."""
-        return self._at(slice(start, stop))
+        return self.picked(slice(start, stop))
 
-    def picked(self, indices: Tensor) -> Batch:
-        """The images of these indices."""
-        return self._at(indices)
-
-    def _at(self, rows: slice | Tensor) -> Batch:
+    def picked(self, rows: slice | Tensor) -> Batch:
+        """The images of these rows; of indices in their order."""
         weights, reference = (
             None if t is None else t[rows] for t in (self.weights, self.reference)
         )

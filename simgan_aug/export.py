@@ -41,6 +41,13 @@ LIMITS = {"fp32": (1.0, 1.0), "bf16": (2.0, 0.25), "int8": (3.0, 0.15)}
 two, .11 to .16 in the mean, where a refiner turns colours into others; one, .03, where it does not.
 """
 
+_WAYS_OUT = {
+    "fp32": "another engine, or another version of it, may do better",
+    "bf16": "take fp32",
+    "int8": "take bf16, or calibrate on more images",
+}
+"""What to do about a graph that is further apart."""
+
 IMAGES = 64
 """Images of a folder that are looked at, evenly spaced."""
 
@@ -292,15 +299,8 @@ def _accept(parity: Parity, precision: str) -> None:
         raise ExportError(
             f"the graph's images are up to {parity.most:.0f} grey levels from torch's, "
             f"{parity.mean:.3f} in the mean; allowed in {precision} are {most:.0f} and {mean:g}. "
-            "Nothing was written" + _WAYS_OUT[precision]
+            f"Nothing was written; {_WAYS_OUT[precision]}"
         )
-
-
-_WAYS_OUT = {
-    "fp32": "; another engine, or another version of it, may do better",
-    "bf16": "; take fp32",
-    "int8": "; take bf16, or calibrate on more images",
-}
 
 
 def _described(

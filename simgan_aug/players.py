@@ -167,23 +167,21 @@ class Players:
         """This rank's shares of the next batch, for which as much is drawn as for the whole."""
         self.state.synthetic_batches += 1
         self.state.real_batches += with_real
-        synthetic, real = next(self.synthetic), next(self.real) if with_real else None
+        synthetic = next(self.synthetic)
+        real = most_alike(synthetic, next(self.real)) if with_real else None
         channels = getattr(self.state.refiner, "noise_channels", 0)
         shape = (len(synthetic.images), channels, *synthetic.images.shape[2:])
         noise = torch.randn(shape, generator=self.draws) if channels else None
         size = len(synthetic.images) // self.state.shares
-        candidates = 1 if real is None else len(real.images) // len(synthetic.images)
         buffers = self._buffers()
         for place, share in enumerate(self.state.own_shares):
             rows = share * size, (share + 1) * size
-            part = synthetic.rows(*rows)
-            seen = None if real is None else real.rows(*(row * candidates for row in rows))
             for buffer, before in buffers:  # a layer that counts its calls sees one, as on a rank
                 buffer.copy_(before)
             yield _Share(
-                synthetic=part.to(self.device),
+                synthetic=synthetic.rows(*rows).to(self.device),
                 noise=None if noise is None else uploaded(noise[slice(*rows)], self.device),
-                real=None if seen is None else most_alike(part, seen).to(self.device),
+                real=None if real is None else real.rows(*rows).to(self.device),
                 history=self.state.histories[place],
                 draws=self.share_draws[place],
             )

@@ -22,10 +22,10 @@ class UnshuffleRefiner(nn.Module):
     A head draws it for the block of pixels together, and a map for each pixel (`PixelMap`), which a
     head that knows blocks alone would have to spell out pixel by pixel. Both are zero at the start,
     so that an untrained refiner is the identity; no layer normalises, so that a tile with its halo
-    equals the whole. Pixel-unshuffle: Shi et al.,
-    arXiv:1609.05158. What is added is smoothed by 3x3 binomial weights, which let nothing of 2 px
-    period pass: blocks of pixels would leave a checkerboard. Noise at the input lets the refiner
-    add grain; without it, it has to repaint structure to imitate grain, and that moves labels.
+    equals the whole. Pixel-unshuffle: Shi et al., arXiv:1609.05158. What is added is smoothed by
+    3x3 binomial weights, which let nothing of 2 px period pass: blocks of pixels would leave a
+    checkerboard. Noise at the input lets the refiner add grain; without it, it has to repaint
+    structure to imitate grain, and that moves labels.
 
     Args:
         channels: of the image.
@@ -168,6 +168,7 @@ class PixelMap(nn.Module):
 
     def _at_each_place(self, weight: Tensor) -> Tensor:
         """The same weights at each pixel of a block: (O, I, 1, 1) -> (O f f, I f f, 1, 1)."""
+        # Not torch.kron, which OpenVINO does not convert.
         apart = torch.eye(self.places, dtype=weight.dtype, device=weight.device)
         blocks = apart[:, None, :, None] * weight[None, :, None, :, 0, 0]
         return blocks.flatten(2).flatten(0, 1)[:, :, None, None]
