@@ -6,9 +6,6 @@ pixels outside, where no rounding of the graph can touch them, and the tone step
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -24,9 +21,10 @@ from simgan_aug import checkpoint, exported
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.backends.change import Change, ChangeBackend, export_onnx, export_torch
 from simgan_aug.backends.graph import Graph, names_of
-from simgan_aug.backends.openvino import GRAPH, OpenVINOBackend, model_of, openvino, untold
+from simgan_aug.backends.openvino import GRAPH, OpenVINOBackend, model_of, openvino
+from simgan_aug.backends.quantized import quantized
 from simgan_aug.checkpoint import Checkpoint
-from simgan_aug.errors import ConfigError, DependencyError, ExportError
+from simgan_aug.errors import ConfigError, ExportError
 from simgan_aug.exported import Exported, Parity
 from simgan_aug.files import sha256_of, write_atomically
 from simgan_aug.folders import list_images
@@ -203,7 +201,7 @@ def openvino_graph(
     graph = Graph(loaded.network)
     model = model_of(graph, [torch.from_numpy(each) for each in recorded[0]])
     if precision == "int8":
-        model = _quantized(model, recorded, graph.is_staged)
+        model = quantized(model, recorded, graph.is_staged)
     path = folder / GRAPH
     openvino().save_model(model, path, compress_to_fp16=False)
     return path
@@ -236,63 +234,6 @@ def _recorded(loaded: Checkpoint, samples: Iterable[Array]) -> list[list[Array]]
     return recorder.seen
 
 
-def _quantized(model: Any, recorded: Sequence[Sequence[Array]], is_core: bool) -> Any:
-    """The model with weights and activations in 8 bits, but for what sees or makes the picture.
-
-    The first convolution sees it beside noise of four times its range; the last one makes it,
-    unless the graph is a core. An activation's range is all that was ever seen of it: clipped
-    values were 12 to 17 grey levels apart, these 2 to 3.
-    """
-    nncf = _nncf()
-    kinds = nncf.quantization.range_estimator
-    ends = {
-        end: kinds.StatisticsCollectorParameters(
-            statistics_type=kinds.StatisticsType[end.upper()],
-            aggregator_type=kinds.AggregatorType[end.upper()],
-        )
-        for end in ("min", "max")
-    }
-    layers = [op for op in model.get_ordered_ops() if _is_convolution(op)]
-    kept = [op for op in layers if _sees_picture(op)] + ([] if is_core else layers[-1:])
-    with contextlib.redirect_stdout(io.StringIO()):  # its bars
-        return nncf.quantize(
-            model,
-            nncf.Dataset([tuple(each) for each in recorded]),
-            subset_size=len(recorded),
-            ignored_scope=nncf.IgnoredScope(names=[op.get_friendly_name() for op in kept]),
-            advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=kinds.RangeEstimatorParameters(**ends)
-            ),
-        )
-
-
-def _is_convolution(op: Any) -> bool:
-    return str(op.get_type_name()) == "Convolution"
-
-
-def _sees_picture(op: Any) -> bool:
-    """Whether no other convolution comes before it."""
-    before = [each.get_node() for each in op.input_values()]
-    return not any(_is_convolution(each) or not _sees_picture(each) for each in before)
-
-
-def _nncf() -> Any:
-    """The library.
-
-    Raises:
-        DependencyError: it is not installed.
-    """
-    try:
-        with untold():
-            import nncf
-    except ImportError as error:
-        raise DependencyError(
-            f"int8 needs NNCF: pip install 'simgan-aug[openvino]' ({error})"
-        ) from None
-    nncf.set_log_level(logging.ERROR)
-    return nncf
-
-
 def _accept(parity: Parity, precision: str) -> None:
     most, mean = LIMITS[precision]
     if parity.most > most or parity.mean > mean:
@@ -315,6 +256,7 @@ def _described(
     inputs, output, outside = _words(loaded, to)
     return Exported(
         simgan_aug=metadata.version("simgan-aug"),
+        form=exported.FORM,
         refiner_sha256=sha256_of(file),
         format=to,
         precision=precision,

@@ -13,6 +13,10 @@ from simgan_aug.files import sha256_of, write_atomically
 
 NAME = "simgan_aug.json"
 
+FORM = 2
+"""What a graph takes and gives: raised when a network's `fold` and `unfold` change, which stay
+outside of it. 2: blocks of pixels come without a border."""
+
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
     """How far a graph's refined images are from those of torch in fp32, without the tone step."""
@@ -30,6 +34,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
 
     simgan_aug: str
     """Version that has written it."""
+    form: int = 1
+    """See `FORM`."""
     refiner_sha256: str
     """Of the refiner file that it was made of."""
     format: str
@@ -63,7 +69,7 @@ def read(folder: Path, refiner: str | os.PathLike[str] | None) -> Exported:
     """What a folder holds, checked against its hashes and against the refiner it is used for.
 
     Raises:
-        CheckpointError: it holds no export, a damaged one, or one of another refiner.
+        CheckpointError: it holds no export, a damaged one, or one of another form or refiner.
     """
     path = folder / NAME
     try:
@@ -74,6 +80,11 @@ def read(folder: Path, refiner: str | os.PathLike[str] | None) -> Exported:
         ) from None
     except msgspec.MsgspecError as error:
         raise CheckpointError(f"{path}: damaged: {error}; export it again") from None
+    if told.form != FORM:
+        raise CheckpointError(
+            f"{folder} was exported by simgan_aug {told.simgan_aug} in form {told.form}; this "
+            f"version runs form {FORM}: export it again"
+        )
     for name, digest in told.files.items():
         file = folder / name
         if os.sep in name or not file.is_file() or sha256_of(file) != digest:

@@ -12,6 +12,7 @@ import torch
 
 from simgan_aug import checkpoint, export
 from simgan_aug.backends import openvino as openvino_module
+from simgan_aug.backends import quantized
 from simgan_aug.bench.material import untrained
 from simgan_aug.checkpoint import save_checkpoint
 from simgan_aug.cli import main
@@ -130,7 +131,7 @@ def test_the_picture_is_not_rounded_to_eight_bits(tmp_path, images, pixel_featur
     ops = openvino_module.openvino().Core().read_model(graph).get_ordered_ops()
     rounded = [op for op in ops if op.get_type_name() == "FakeQuantize"]
     assert len(rounded) >= 3
-    assert not [op for op in rounded if export._sees_picture(op)]
+    assert not [op for op in rounded if quantized._sees_picture(op)]
 
 
 def test_eight_bits_without_images_are_refused(refiner_file, tmp_path):
@@ -158,7 +159,7 @@ def test_a_graph_that_is_too_far_from_torch_is_refused_and_not_written(
     "imported",
     [
         "from simgan_aug.backends.openvino import openvino; openvino()",
-        "from simgan_aug.export import _nncf; _nncf()",
+        "from simgan_aug.backends.quantized import _nncf; _nncf()",
     ],
 )
 def test_nothing_is_told_to_the_makers_of_openvino_and_of_the_quantizer(tmp_path, imported):
@@ -220,6 +221,15 @@ def test_a_description_that_is_damaged_is_refused(refiner_file, exported, conten
     (exported / "simgan_aug.json").write_bytes(content)
 
     with pytest.raises(CheckpointError, match=r"simgan_aug.json: damaged: .*export it again"):
+        ImageRefiner.load(refiner_file, backend=exported)
+
+
+def test_an_export_in_a_form_of_an_earlier_version_is_refused(refiner_file, exported):
+    told = json.loads((exported / "simgan_aug.json").read_text())
+    del told["form"]  # it was not yet written
+    (exported / "simgan_aug.json").write_text(json.dumps(told))
+
+    with pytest.raises(CheckpointError, match="in form 1; this version runs form 2: export it"):
         ImageRefiner.load(refiner_file, backend=exported)
 
 
