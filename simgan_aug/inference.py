@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +20,7 @@ from simgan_aug.graphs import Replayed, is_recordable
 from simgan_aug.networks.contract import halo, memory_per_pixel
 from simgan_aug.pixels import Image, Pixels
 from simgan_aug.rows import in_batches
+from simgan_aug.tiles import Box, Tile, tiled, whole
 
 
 class ImageRefiner:
@@ -304,38 +304,19 @@ class ImageRefiner:
 
     def _tiles(self, height: int, width: int) -> list[Tile]:
         """What covers an image; itself, where it fits into the workspace."""
-        margin = halo(self.network)
         if height * width <= self._budget():
-            whole = (slice(0, height), slice(0, width))
-            return [Tile(whole, whole, whole)]
+            return whole(height, width)
+        margin = halo(self.network)
         if margin is None:
             raise ImageError(
                 f"a {width}x{height} image needs more than {self.max_workspace_mb} MiB and this "
                 "refiner declares no receptive_field, so it cannot be tiled; raise max_workspace_mb"
             )
-        grid = getattr(self.network, "multiple", 1)
-        side = max(math.isqrt(self._budget()) - 2 * margin, 16, grid) // grid * grid
-        across = [_span(left, side, margin, width) for left in range(0, width, side)]
-        down = [_span(top, side, margin, height) for top in range(0, height, side)]
-        return [Tile(*zip(rows, columns, strict=True)) for rows in down for columns in across]
+        return tiled(height, width, margin, self._budget(), getattr(self.network, "multiple", 1))
 
     def _budget(self) -> int:
         """Pixels whose activations fit into the workspace."""
         return max(1, self.max_workspace_mb * 2**20 // memory_per_pixel(self.network))
-
-
-Box = tuple[slice, slice]
-
-
-class Tile(NamedTuple):
-    """A part of an image."""
-
-    place: Box
-    """Where its result goes."""
-    inner: Box
-    """Where that lies in what the network gives."""
-    seen: Box
-    """What of the image the network sees: its place and a halo."""
 
 
 def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
@@ -358,10 +339,3 @@ def strengths_of(strength: float | Sequence[float], count: int) -> list[float]:
         if not 0 <= value <= 1:
             raise ConfigError(f"strength must lie in [0, 1], got {value}")
     return strengths
-
-
-def _span(start: int, side: int, margin: int, length: int) -> tuple[slice, slice, slice]:
-    """One axis of a tile: in the result, inside the tile, and of the image with its halo."""
-    stop = min(start + side, length)
-    first, last = max(0, start - margin), min(length, stop + margin)
-    return slice(start, stop), slice(start - first, stop - first), slice(first, last)
