@@ -47,6 +47,6 @@ def simgan_register_feature_transforms() -> Mapping[str, Callable[..., Any]]:
 
 @hookimpl
 def simgan_register_presets() -> Mapping[str, Callable[[], Path]]:
-    """What the paper trains, and a light network."""
-    folder, names = Path(__file__).parent / "presets", ("light", "paper-eyes", "paper-hands")
+    """What the paper trains."""
+    folder, names = Path(__file__).parent / "presets", ("paper-eyes", "paper-hands")
     return {name: partial(folder.joinpath, f"{name}.toml") for name in names}

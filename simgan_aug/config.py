@@ -72,7 +72,7 @@ class Regularization:
     contours: float = 0.1
     """Weight of a further term, the change of psi `edge_direction`: it holds contours where they
     are and leaves tone free; not weighed by label. 0: there is no such term."""
-    drift: float = 0.3
+    drift: float = 0.25
     """Px that 1 of 20 labels may move: what `contours` is turned towards during training, beginning
     with the weight above, between 0.02 and 4; 0: the weight stays."""
     reduction: str = "mean"
@@ -221,6 +221,11 @@ class Training:
     """How often a training that diverges goes back to its last good state, before it stops."""
     rollback_factor: float = 0.5
     """What both rates are multiplied by when it goes back."""
+    student_steps: int = 0
+    """Updates, after all else, of a smaller network that learns to do what the refiner's average
+    does and is kept in its place (Hinton et al., arXiv:1503.02531); 0: there is none."""
+    student_rate: float = 1e-3
+    """Learning rate of the student; it rises over its first steps, and falls to 0."""
     seed: int = 0
     """Of all draws; same seed, same machine, same result (on a CPU)."""
 
@@ -246,6 +251,7 @@ class Training:
             "decay_after",
             "history",
             "rollbacks",
+            "student_steps",
             "seed",
         ):
             _require(
@@ -260,7 +266,7 @@ class Training:
             0 < self.rollback_factor < 1,
             f"rollback_factor must lie in (0, 1), got {self.rollback_factor}",
         )
-        for name in ("refiner_rate", "discriminator_rate", "decay_factor"):
+        for name in ("refiner_rate", "discriminator_rate", "student_rate", "decay_factor"):
             _require(
                 0 < getattr(self, name) < float("inf"),
                 f"{name} must be positive, got {getattr(self, name)}",
@@ -280,13 +286,35 @@ class Training:
             f"precision must be 'auto', 'fp32' or 'bf16', got {self.precision!r}",
         )
 
+    @property
+    def warmup(self) -> int:
+        """Steps before the first adversarial one."""
+        return self.refiner_warmup + self.discriminator_warmup
+
+    @property
+    def total(self) -> int:
+        """Steps of all kinds."""
+        return self.warmup + self.steps + self.student_steps
+
+    def of_steps(self, steps: int) -> Training:
+        """The same with so many adversarial steps, and those of a student in proportion."""
+        student = round(self.student_steps * steps / self.steps) if self.steps else 0
+        return dataclasses.replace(self, steps=steps, student_steps=student)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Everything that a training run is made of; the defaults are the preset "default"."""
+    """Everything that a training run is made of; the defaults are the preset "wide"."""
 
     refiner: Part = field(default_factory=lambda: Part(name="unshuffle"))
     """R."""
+    student: Part = field(
+        default_factory=lambda: Part(
+            name="unshuffle", options={"factor": 4, "blocks": 1, "pixel_features": 8}
+        )
+    )
+    """What learns from R, for `training.student_steps`, and is kept. Where it is of the name of R,
+    it has the options of R but for its own."""
     discriminator: Part = field(default_factory=lambda: Part(name="patch"))
     """D."""
     loss: Part = field(default_factory=lambda: Part(name="relativistic"))
@@ -308,6 +336,15 @@ class Config:
             "loss.reduction and regularization.reduction must both be 'paper_sum' or neither",
         )
 
+    def of_student(self) -> Config:
+        """What the file of a student says: that it is the refiner, and has none."""
+        shared = self.refiner.options if self.student.name == self.refiner.name else {}
+        return dataclasses.replace(
+            self,
+            refiner=Part(name=self.student.name, options={**shared, **self.student.options}),
+            training=dataclasses.replace(self.training, student_steps=0),
+        )
+
     def to_builtins(self) -> dict[str, Any]:
         """Plain JSON values, as kept in a checkpoint."""
         plain: dict[str, Any] = msgspec.to_builtins(self)
@@ -316,9 +353,9 @@ class Config:
 
 def presets() -> list[str]:
     """Names that `load_preset` knows, those of plugins among them."""
-    from simgan_aug import plugins  # which imports torch, and "default" needs none of it
+    from simgan_aug import plugins  # which imports torch, and our own need none of it
 
-    return sorted(["default", *plugins.parts("preset")])
+    return sorted(["default", "wide", *plugins.parts("preset")])
 
 
 def load_preset(name: str) -> Config:
@@ -328,8 +365,8 @@ def load_preset(name: str) -> Config:
         ConfigError: there is none of this name, or the file of a plugin's cannot be had or is
             wrong; names preset and plugin.
     """
-    if name == "default":
-        return Config()
+    if name in ("default", "wide"):
+        return Config(training=Training(student_steps=1500 if name == "default" else 0))
     from simgan_aug import plugins
 
     if name not in presets():
@@ -384,10 +421,17 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
             raise ConfigError(f"{source}: {name} must be a table ([{name}]), got {table!r}")
         read = _part if isinstance(sections[name], Part) else _section
         sections[name] = read(sections[name], table, f"{source}: [{name}]")
+    if sections["refiner"].name != base.refiner.name and not _speaks_of_student(tables):
+        sections["training"] = dataclasses.replace(sections["training"], student_steps=0)
     try:
         return Config(**sections)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
+
+
+def _speaks_of_student(tables: Mapping[str, Any]) -> bool:
+    """Whether a refiner of another kind than the preset's is to have the preset's student."""
+    return "student" in tables or "student_steps" in tables.get("training", {})
 
 
 def _read(path: Path) -> dict[str, Any]:

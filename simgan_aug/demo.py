@@ -45,7 +45,7 @@ def run(
     annotations, images, real = (data / name for name in ("synthetic.json", "synthetic", "real"))
     inputs = Inputs(annotations=annotations, images=images, real=real)
     config = load_config(data / "demo.toml")
-    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=steps))
+    config = dataclasses.replace(config, training=config.training.of_steps(steps))
     _clear(out)
     job = Run(
         config, inputs, out / "run", licence="CC BY 2.0 and CC BY-SA 4.0; see examples/data/hands"

@@ -127,7 +127,7 @@ class Descent:
         losses = {}
         for (name, what), value in zip(names, numbers, strict=True):
             if not math.isfinite(value):
-                raise DivergenceError(f"{what} is {value} in step {self.state.step + 1}")
+                raise DivergenceError(f"{what} is {value} in step {self.state.number + 1}")
             if name:
                 losses[name] = value
         return in_total(losses)

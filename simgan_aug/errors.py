@@ -57,8 +57,8 @@ class DivergenceError(TrainingError):
 
     def __init__(self, what: str, tried: str = "") -> None:
         super().__init__(
-            f"{what}{tried}; lower training.refiner_rate and training.discriminator_rate, or set "
-            "training.precision = 'fp32'"
+            f"{what}{tried}; lower training.refiner_rate and training.discriminator_rate (or "
+            "training.student_rate, if it is the student), or set training.precision = 'fp32'"
         )
         self.what = what
 

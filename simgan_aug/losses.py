@@ -213,6 +213,21 @@ def image_gradient(images: Tensor) -> Tensor:
 
 
 @recordable
+def imitation(learned: Tensor, taught: Tensor) -> Tensor:
+    """What a student minimises: distance of values, and of their differences to their neighbours.
+
+    The latter are contours, by which labels are held: without them 1 of 20 labels of hands moved by
+    .54 px, with them by .47 (examples/study/RESULTS.md).
+
+    Args:
+        learned, taught: (B, C, H, W), what the student and its teacher make of the same images.
+    """
+    apart = learned - taught
+    across = apart[..., 1:] - apart[..., :-1]
+    down = apart[..., 1:, :] - apart[..., :-1, :]
+    return sum((each.abs().mean() for each in (across, down)), start=apart.abs().mean())
+
+
 def edge_direction(images: Tensor) -> Tensor:
     """psi: edge directions by strength among neighbours, whatever their light; (B, 2, H, W).
 

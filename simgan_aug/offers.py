@@ -22,7 +22,7 @@ COMMANDS = (
 )
 TAKEN = {
     "command": (*COMMANDS, "report", "study", "train"),
-    "preset": ("default",),
+    "preset": ("default", "wide"),
     "space": ("random",),
 }
 """Names of ours that are no plugin's, by kind."""

@@ -33,6 +33,28 @@ def build_network(kind: str, part: Part, channels: int) -> nn.Module:
     return network
 
 
+def build_student(config: Config, refiner: nn.Module, channels: int) -> nn.Module:
+    """The student that a config describes.
+
+    Args:
+        refiner: that it is to learn from.
+        channels: of their images.
+
+    Raises:
+        PluginError: there is no refiner of this name.
+        ConfigError: an unknown option, or a refused value; or it asks for noise that its teacher
+            is not given.
+    """
+    student = build_network("refiner", config.of_student().refiner, channels)
+    theirs, own = (getattr(each, "noise_channels", 0) for each in (refiner, student))
+    if own not in (0, theirs):
+        raise ConfigError(
+            f"a student is shown what its teacher is: set noise_channels of [student] to {theirs}, "
+            f"that of [refiner], or to 0, not {own}"
+        )
+    return student
+
+
 def regularization(config: Config, scalars: Mapping[str, float] | None = None) -> Regularization:
     """lambda times the self-regularization that a config describes.
 
@@ -102,6 +124,8 @@ def check_parts(config: Config, source: str) -> None:
             build_terms(config, checks["refiner"](), channels),
         ),
     }
+    if config.training.student_steps:
+        checks["student"] = lambda: build_student(config, checks["refiner"](), channels)
     for table, check in checks.items():
         try:
             check()

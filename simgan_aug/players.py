@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -17,10 +18,15 @@ from simgan_aug.devices import resolve_precision, uploaded
 from simgan_aug.errors import ConfigError
 from simgan_aug.graphs import is_recordable
 from simgan_aug.history import HistoryBuffer
-from simgan_aug.losses import AdversarialLoss
+from simgan_aug.losses import AdversarialLoss, imitation
 from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.state import TrainingState
 from simgan_aug.terms import TOTAL
+
+PLAYERS = ("refiner", "discriminator")
+
+WARM = 0.05
+"""Share of a student's steps in which its rate rises."""
 
 Regularization = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 """(refined, synthetic, weights) -> the weighted term of eq. 1, a scalar."""
@@ -81,17 +87,20 @@ class Players:
         sums = getattr(loss, "reduction", "mean") == "sum"
         self.descent = Descent(state, 1.0 if sums else 1 / state.shares, self._recorded())
 
-    def begin(self, step: int) -> None:
+    def begin(self) -> None:
         """Derive the step's draws from its number, and set its learning rates."""
-        seed = self.config.seed * 1_000_003 + step
+        step, config = self.state.step, self.config
+        seed = config.seed * 1_000_003 + self.state.number
         self.draws.manual_seed(seed % 2**63)
         for share, draws in zip(self.state.own_shares, self.share_draws, strict=True):
             draws.manual_seed((seed * 1_000_003 + share + 1) % 2**63)
-        after_warmup = step - self.config.refiner_warmup - self.config.discriminator_warmup
-        decayed = self.config.decay_after and after_warmup >= self.config.decay_after
+        decayed = config.decay_after and step - config.warmup >= config.decay_after
+        shares = dict.fromkeys(PLAYERS, config.decay_factor if decayed else 1.0)
+        if config.student_steps:
+            shares["student"] = _one_cycle(self.state.student_step, config.student_steps)
         for name in self.state.optimizers:
-            rate = getattr(self.config, f"{name}_rate") * self.state.scalars["rate"]
-            self.state.set_rate(name, rate * self.config.decay_factor if decayed else rate)
+            rate = getattr(config, f"{name}_rate") * self.state.scalars["rate"]
+            self.state.set_rate(name, rate * shares[name])
 
     def update_refiner(self, adversarial: bool = True) -> None:
         """One step on L_R (eq. 4); in the warm-up on its second term alone."""
@@ -104,6 +113,10 @@ class Players:
         """One step on L_D (eq. 2), half of the refined images from the history (section 2.3)."""
         shares = map(self._with_refined, self._shares(with_real=True))
         self.descent.update("discriminator", self._discriminator_losses, shares)
+
+    def update_student(self) -> None:
+        """One step of the student towards what the refiner's average makes of a batch."""
+        self.descent.update("student", self._student_losses, self._shares(with_real=False))
 
     def end(self) -> dict[str, float]:
         """The losses of all updates since `begin`; raises as `Descent.end`."""
@@ -150,6 +163,14 @@ class Players:
             loss = self.loss.discriminator(self.state.discriminator, share.refined, real)
         return {"discriminator": loss}
 
+    def _student_losses(self, share: _Share) -> dict[str, Tensor]:
+        assert self.state.student is not None
+        with self._autocast():
+            with torch.no_grad():
+                taught = self._refine(share, self.state.averaged)
+            learned = self._refine(share, self.state.student)
+        return {"student": imitation(learned.float(), taught.float())}
+
     def _with_refined(self, share: _Share) -> _Share:
         """With its images refined, half of them exchanged for those of the history."""
         alone = replace(share, real=None)
@@ -193,8 +214,9 @@ class Players:
         players = (self.state.refiner, self.state.discriminator, self.state.terms)
         return [(buffer, buffer.clone()) for player in players for buffer in player.buffers()]
 
-    def _refine(self, share: _Share) -> Tensor:
-        batch, refiner = share.synthetic, self.state.refiner
+    def _refine(self, share: _Share, network: nn.Module | None = None) -> Tensor:
+        """By the refiner that plays, or another network that is shown the same."""
+        batch, refiner = share.synthetic, self.state.refiner if network is None else network
         refined: Tensor = refiner(batch.images, **condition(refiner, share.noise, batch.reference))
         return refined
 
@@ -223,10 +245,10 @@ class Players:
 
     def _recorded(self) -> bool:
         """Whether a GPU's work of a step may be recorded: no part does other work another time."""
-        parts = (
-            *(self.state.refiner, self.state.discriminator),
-            *(self.loss, self.regularization),
-        )
+        state = self.state
+        parts = [state.refiner, state.discriminator, self.loss, self.regularization]
+        if state.student is not None:
+            parts.append(state.student)
         alone = self.state.shares == 1 and not self.state.terms.terms
         return alone and self.config.optimizer == "adam" and all(map(is_recordable, parts))
 
@@ -243,3 +265,11 @@ class Players:
         finally:
             for weight in trained:
                 weight.requires_grad_(True)
+
+
+def _one_cycle(step: int, steps: int) -> float:
+    """The share of a rate at a step: up in a line, down by a cosine (Smith, arXiv:1708.07120)."""
+    rise = max(1, round(WARM * steps))
+    if step < rise:
+        return (step + 1) / rise
+    return (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise))) / 2

@@ -18,7 +18,7 @@ class Rollback:
     step: int
     """After which it goes on."""
     rate: float
-    """What is left of both learning rates, a factor."""
+    """What is left of the learning rates, a factor."""
     reason: str
     """What was not finite, and in which step."""
 
@@ -46,7 +46,7 @@ class LastGood:
             DivergenceError: it is not good; what was held still is.
         """
         if not self._state.is_finite():
-            raise DivergenceError(f"a weight is not finite after step {self._state.step}")
+            raise DivergenceError(f"a weight is not finite after step {self._state.number}")
         tensors = self._state.tensors()
         self._held = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
 
@@ -59,8 +59,8 @@ class LastGood:
         scalars, config = self._state.scalars, self._config
         count, rate = scalars["rollbacks"] + 1, scalars["rate"] * config.rollback_factor
         if count > config.rollbacks:
-            tried = f" (gone back {count - 1:.0f} times, to {scalars['rate']:g} of both rates)"
+            tried = f" (gone back {count - 1:.0f} times, to {scalars['rate']:g} of the rates)"
             raise DivergenceError(error.what, tried) from error
         self._state.load(self._held)
         scalars |= {"rollbacks": count, "rate": rate}
-        return Rollback(step=self._state.step, rate=rate, reason=error.what)
+        return Rollback(step=self._state.number, rate=rate, reason=error.what)

@@ -24,7 +24,14 @@ from simgan_aug.errors import ConfigError, DataError, DivergenceError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks.contract import takes_reference
 from simgan_aug.oversight import Oversight
-from simgan_aug.parts import CONTOURS, build_network, build_terms, check_parts, regularization
+from simgan_aug.parts import (
+    CONTOURS,
+    build_network,
+    build_student,
+    build_terms,
+    check_parts,
+    regularization,
+)
 from simgan_aug.pixels import all_bits
 from simgan_aug.preview import preview
 from simgan_aug.ranks import Ranks
@@ -33,6 +40,7 @@ from simgan_aug.runfolder import (
     INFO,
     REFINER,
     STATE,
+    TEACHER,
     check_folder,
     cut_alike,
     provenance,
@@ -108,18 +116,21 @@ class Run:
         """How often, in this process, it was taken back since it diverged."""
         sides = self.synthetic, self.real
         self._oversight = Oversight(self.config, *sides, self.bank, self.state)
-        if self.state.step > self.total:
+        training = self.config.training
+        if self.state.step > training.warmup + training.steps:
             raise ConfigError(
-                f"{out} has done {self.state.step} steps, more than the {self.total} now asked for"
+                f"{out} has done {self.state.step} steps, more than the "
+                f"{training.warmup + training.steps} now asked for"
             )
+        if self.state.step < training.warmup + training.steps:
+            self.state.unteach()  # a run that goes on for longer
         same = json.dumps([self.config.to_builtins(), self.provenance()])
         self.ranks.agree("settings, data or versions", same)
 
     @property
     def total(self) -> int:
-        """Steps of the whole run, warm-ups included."""
-        training = self.config.training
-        return training.refiner_warmup + training.discriminator_warmup + training.steps
+        """Steps of the whole run, warm-ups and those of a student included."""
+        return self.config.training.total
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -143,7 +154,7 @@ class Run:
         """
         if self.ranks.leads:
             write_info(self.out, self.config, self.inputs, self.fingerprints, self.licence)
-        first = self.state.step + 1
+        first = self.state.number + 1
         self._notify("simgan_training_started", config=self.config, first_step=first)
         reason = ""
         try:
@@ -151,8 +162,7 @@ class Run:
                 self._notify("simgan_training_step", step=step, preview=self.preview)
                 if step.number % SAVE_EVERY == 0:
                     self.save()
-                if step.number % SAVE_EVERY == 0 or step.number == self.total:
-                    self._look(step)
+                self._look(step)
                 yield step
                 if self.ranks.any(stop is not None and stop()):
                     reason = "interrupted"
@@ -184,14 +194,20 @@ class Run:
             return
         header = {"step": self.state.step, "shares": self.state.shares}
         checkpoint.save_state(self.out / STATE, tensors, header)
-        saved = checkpoint.Checkpoint(
-            self.state.averaged, self.synthetic.channels, self.bank, self.config, self.provenance()
-        )
-        checkpoint.save_checkpoint(self.out / REFINER, saved)
+        files = {REFINER: (self.state.kept, self.config)}
+        if self.state.kept is self.state.student:
+            files = {
+                TEACHER: (self.state.averaged, self.config),
+                REFINER: (self.state.student, self.config.of_student()),
+            }
+        about = self.synthetic.channels, self.bank
+        for name, (network, config) in files.items():
+            saved = checkpoint.Checkpoint(network, *about, config, self.provenance())
+            checkpoint.save_checkpoint(self.out / name, saved)
 
     def preview(self) -> PilImage.Image:
-        """Synthetic over refined over real, with the present average; no contrast is stretched."""
-        network, tone = self.state.averaged, self.config.tone
+        """Synthetic over refined over real, by what would now be kept; no contrast is stretched."""
+        network, tone = self.state.kept, self.config.tone
         with at_rest(network):
             refiner = ImageRefiner(
                 network,
@@ -261,7 +277,7 @@ class Run:
     def _fetch(self, *sides: data.Batches) -> None:
         """Make the next step's batches: an image that cannot be read ends the run between steps."""
         training = self.config.training
-        if self.state.step >= self.total:
+        if self.state.number >= self.total:
             return
         try:
             for side in sides:
@@ -271,15 +287,18 @@ class Run:
                 raise
             self.save()
             raise DataError(
-                f"{error}; saved after step {self.state.step}: mend the file, then --resume"
+                f"{error}; saved after step {self.state.number}: mend the file, then --resume"
             ) from None
 
     def _look(self, step: Step) -> None:
-        """Look for what is wrong, once the two networks play against each other."""
-        if step.phase != "adversarial" or not self.ranks.leads:
+        """Look for what is wrong: now and then in the game, at its end, and at a student's."""
+        played = self.state.step - self.config.training.warmup
+        is_due = step.number % SAVE_EVERY == 0 or played == self.config.training.steps
+        if step.phase == "student":
+            is_due = step.number == self.total
+        if not is_due or played <= 0 or not self.ranks.leads:
             return
-        steps = step.number - (self.total - self.config.training.steps)
-        self.alarms = self._oversight.look(steps)
+        self.alarms = self._oversight.look(played)
         for alarm in self.alarms:
             self._notify("simgan_training_alarm", step=step, alarm=alarm)
 
@@ -297,9 +316,12 @@ class Run:
             if takes_reference(player) and self.bank is None:
                 raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
         terms = build_terms(self.config, refiner, channels)
-        for made in (refiner, discriminator, terms):
+        taught = bool(self.config.training.student_steps)
+        student = build_student(self.config, refiner, channels) if taught else None
+        for made in (refiner, discriminator, terms, *([student] if student else [])):
             made.to(self.device)
-        return TrainingState(refiner, discriminator, self.config.training, self.ranks, terms)
+        training = self.config.training
+        return TrainingState(refiner, discriminator, training, self.ranks, terms, student)
 
 
 def _whitened(config: Config, *sides: data.Source) -> Config:

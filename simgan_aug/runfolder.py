@@ -1,6 +1,7 @@
 """The folder of a training run: what it holds, and whether it can be gone on with.
 
-RUN/refiner.safetensors   the averaged refiner, all that inference needs
+RUN/refiner.safetensors   the averaged refiner, or its student; all that inference needs
+RUN/teacher.safetensors   the averaged refiner, where a student has learned from it
 RUN/state.safetensors     what --resume goes on from
 RUN/run.json              config, inputs and their fingerprints
 RUN/metrics.jsonl         one line of losses every `observers.LOG_EVERY` steps
@@ -30,7 +31,8 @@ from simgan_aug.files import write_atomically
 from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.state import TrainingState
 
-REFINER, STATE, INFO = "refiner.safetensors", "state.safetensors", "run.json"
+REFINER, TEACHER = "refiner.safetensors", "teacher.safetensors"
+STATE, INFO = "state.safetensors", "run.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +133,7 @@ def provenance(
     }
     return {
         "steps": state.step,
+        "student_steps": state.student_step,
         "seed": seed,
         "rollbacks": int(state.scalars["rollbacks"]),
         **data,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,11 +17,15 @@ from simgan_aug.networks.contract import to_channels_last
 from simgan_aug.ranks import Ranks
 from simgan_aug.terms import Terms
 
+STUDENT_BETAS = (0.9, 0.99)
+"""Adam's decay rates of a student, which has no opponent that would turn against its momentum."""
+
 
 class TrainingState:
-    """All that a step depends on: networks, optimisers, the average, the histories, the count.
+    """All that a step depends on: networks, optimisers, the average, the histories, the counts.
 
-    Terms of regularization may have weights of their own, which train with the refiner's.
+    Terms of regularization may have weights of their own, which train with the refiner's. A
+    student, if there is one, learns from the average once that is trained.
 
     A batch is cut into shares, `config.accumulate` for each rank. What a share is given depends on
     its number among all shares alone, so that two ranks do what one does with two shares.
@@ -37,6 +41,7 @@ class TrainingState:
         config: Training,
         ranks: Ranks | None = None,
         terms: Terms | None = None,
+        student: nn.Module | None = None,
     ) -> None:
         self.ranks, self.terms = ranks or Ranks(), terms or Terms()
         self.shares = self.ranks.world * config.accumulate
@@ -44,18 +49,23 @@ class TrainingState:
         first = self.ranks.number * config.accumulate
         self.own_shares = range(first, first + config.accumulate)
         """The numbers of those that this rank works on."""
-        _check_shares(self.shares, config, (refiner, discriminator, self.terms))
-        for network in (refiner, discriminator):
+        students = () if student is None else (student,)
+        _check_shares(self.shares, config, (refiner, discriminator, self.terms, *students))
+        for network in (refiner, discriminator, *students):
             network.train()  # a term stays in the mode that its author chose
-        for network in (refiner, discriminator, self.terms):
+        for network in (refiner, discriminator, self.terms, *students):
             to_channels_last(network)
         self.refiner = refiner
         self.discriminator = discriminator
+        self.student, self._student_steps = student, config.student_steps
         self.average = AveragedModel(refiner, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
         self.optimizers = {
             "refiner": _optimizer((refiner, self.terms), config, config.refiner_rate),
             "discriminator": _optimizer((discriminator,), config, config.discriminator_rate),
         }
+        if student is not None:
+            weights = student.parameters()
+            self.optimizers["student"] = _adam(weights, config.student_rate, STUDENT_BETAS)
         self.histories = [HistoryBuffer(config.history // self.shares) for _ in self.own_shares]
         """One for each share of this rank; they fill alike."""
         self.scalars: dict[str, Any] = {"rate": 1.0, "rollbacks": 0.0}
@@ -64,13 +74,26 @@ class TrainingState:
         self.rates: dict[str, float] = {}
         """Learning rates by player, of the step that is done or under way."""
         self.step = 0
+        """Steps of the game, its warm-ups included."""
+        self.student_step = 0
+        """Steps of the student since."""
         self.synthetic_batches = 0
         """Batches taken from the synthetic iterator; a resumed iterator starts there."""
         self.real_batches = 0
         """The same for the real iterator."""
 
+    @property
+    def number(self) -> int:
+        """Steps that are done, of all kinds."""
+        return self.step + self.student_step
+
+    def unteach(self) -> None:
+        """Before the game goes on: what a student has learned is where it will begin again."""
+        self.synthetic_batches -= self.student_step
+        self.student_step = 0
+
     def set_rate(self, player: str, rate: float) -> None:
-        """The learning rate of "refiner" or "discriminator" from now on."""
+        """The learning rate of a player from now on."""
         self.rates[player] = rate
         group = self.optimizers[player].param_groups[0]
         if isinstance(group["lr"], Tensor):  # on a GPU, where a recording reads it
@@ -90,8 +113,14 @@ class TrainingState:
 
     @property
     def averaged(self) -> nn.Module:
-        """The refiner to keep: the moving average of the weights."""
+        """The refiner as it has been trained: the moving average of its weights."""
         return self.average.module
+
+    @property
+    def kept(self) -> nn.Module:
+        """The network to keep: the student once it has learned all, before that its teacher."""
+        taught = self.student_step >= self._student_steps
+        return self.averaged if self.student is None or not taught else self.student
 
     def tensors(self, of_all: bool = False) -> dict[str, Tensor]:
         """Everything as flat tensors by name, ready for safetensors.
@@ -104,6 +133,8 @@ class TrainingState:
         flat |= {f"refiner.{k}": v for k, v in self.refiner.state_dict().items()}
         flat |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         flat |= {f"terms.{k}": v for k, v in self.terms.state_dict().items()}
+        if self.student is not None:
+            flat |= {f"student.{k}": v for k, v in self.student.state_dict().items()}
         for player, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
                 flat |= {
@@ -116,9 +147,8 @@ class TrainingState:
             own = torch.stack(held)  # (shares, capacity, C, H, W)
             flat["history"] = torch.cat(self.ranks.gather(own)) if of_all else own
         flat |= {f"scalar.{name}": _double(value) for name, value in self.scalars.items()}
-        flat["counts"] = torch.tensor(
-            [self.step, self.synthetic_batches, self.real_batches, self.histories[0].size]
-        )
+        counts = (self.step, self.synthetic_batches, self.real_batches, self.histories[0].size)
+        flat["counts"] = torch.tensor([*counts, self.student_step])
         return flat
 
     def load(self, flat: Mapping[str, Tensor]) -> None:
@@ -128,12 +158,15 @@ class TrainingState:
             KeyError, RuntimeError, ValueError: the tensors belong to other networks, or histories
                 to other shares.
         """
-        for name, module in (
-            ("discriminator", self.discriminator),
-            ("refiner", self.refiner),
-            ("average", self.average),
-            ("terms", self.terms),
-        ):
+        modules = {
+            "discriminator": self.discriminator,
+            "refiner": self.refiner,
+            "average": self.average,
+            "terms": self.terms,
+        }
+        if self.student is not None:
+            modules["student"] = self.student
+        for name, module in modules.items():
             module.load_state_dict(_under(flat, name))
         for player, optimizer in self.optimizers.items():
             slots: dict[int, dict[str, Tensor]] = {}
@@ -143,7 +176,8 @@ class TrainingState:
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
             _lay_out(optimizer)
         self.scalars |= {name: value.item() for name, value in _under(flat, "scalar").items()}
-        self.step, self.synthetic_batches, self.real_batches, size = flat["counts"].tolist()
+        counts = flat["counts"].tolist()
+        self.step, self.synthetic_batches, self.real_batches, size, self.student_step = counts
         self._load_histories(flat.get("history"), size)
 
     def is_finite(self) -> bool:
@@ -192,7 +226,14 @@ def _optimizer(
     weights = [weight for network in networks for weight in network.parameters()]
     if config.optimizer == "sgd":
         return torch.optim.SGD(weights, lr=rate, fused=True)
-    optimizer = torch.optim.Adam(weights, lr=rate, betas=config.betas, fused=True)
+    return _adam(weights, rate, config.betas)
+
+
+def _adam(
+    parameters: Iterable[nn.Parameter], rate: float, betas: tuple[float, float]
+) -> torch.optim.Optimizer:
+    weights = list(parameters)
+    optimizer = torch.optim.Adam(weights, lr=rate, betas=betas, fused=True)
     if weights and weights[0].is_cuda:
         optimizer.param_groups[0]["lr"] = torch.tensor(rate, device=weights[0].device)
     return optimizer

@@ -29,16 +29,16 @@ class Step:
     number: int
     """Counts from 1, warm-ups included."""
     phase: str
-    """"refiner warm-up", "discriminator warm-up" or "adversarial"."""
+    """"refiner warm-up", "discriminator warm-up", "adversarial" or "student"."""
     losses: Mapping[str, float]
-    """"adversarial", "regularization", "discriminator": those that the step computed, as it ended;
-    and of the regularization, each further term, weighted, as "regularization/NAME"."""
+    """"adversarial", "regularization", "discriminator", "student": those that the step computed, as
+    it ended; and of the regularization, each further term, weighted, as "regularization/NAME"."""
     state: TrainingState
     """Live, of the loop; save it or look at it, but do not change it."""
 
     @property
     def rates(self) -> dict[str, float]:
-        """The learning rates of "refiner" and "discriminator" in this step."""
+        """The learning rates by player, "refiner", "discriminator" and "student", in this step."""
         return dict(self.state.rates)
 
 
@@ -54,6 +54,8 @@ def train(
 ) -> Iterator[Step]:
     """Algorithm 1: alternate K_g updates of the refiner and K_d of the discriminator, T times.
 
+    A student, if the state has one, then learns to do what the refiner's average does.
+
     Args:
         refiner, discriminator: on the device to train on; see `simgan_aug.hookspecs` for what they
             offer.
@@ -63,8 +65,8 @@ def train(
             ones are not used. Of real ones there may be a multiple: candidates for each synthetic
             image, one after the other, of which the most alike is taken.
         config: see `Training`.
-        state: where to go on, with which ranks and which further terms of regularization; None:
-            from the start, alone, with none.
+        state: where to go on, with which ranks, which further terms of regularization and which
+            student; None: from the start, alone, with none.
 
     Raises:
         DivergenceError: a loss or a gradient is not finite. The weights are those before that
@@ -72,13 +74,13 @@ def train(
     """
     state = state or TrainingState(refiner, discriminator, config)
     players = Players(state, loss, regularization, synthetic, real, config)
-    total = config.refiner_warmup + config.discriminator_warmup + config.steps
-    while state.step < total:
-        players.begin(state.step)
+    game = config.warmup + config.steps
+    while state.step < game:
+        players.begin()
         if state.step < config.refiner_warmup:
             phase = "refiner warm-up"
             players.update_refiner(adversarial=False)
-        elif state.step < config.refiner_warmup + config.discriminator_warmup:
+        elif state.step < config.warmup:
             phase = "discriminator warm-up"
             players.update_discriminator()
         else:
@@ -87,7 +89,7 @@ def train(
                 players.update_refiner()
             for _ in range(config.discriminator_updates):  # K_d
                 players.update_discriminator()
-        is_last = state.step + 1 == total
+        is_last = state.step + 1 == game and state.student is None
         if players.device.type == "cuda" and not is_last:  # at work until the losses are read
             for side in (synthetic, real):
                 if hasattr(side, "prepare"):
@@ -96,4 +98,12 @@ def train(
         if phase != "discriminator warm-up":
             state.average.update_parameters(state.refiner)
         state.step += 1
-        yield Step(state.step, phase, losses, state)
+        yield Step(state.number, phase, losses, state)
+    while state.student is not None and state.student_step < config.student_steps:
+        players.begin()
+        players.update_student()
+        if players.device.type == "cuda" and hasattr(synthetic, "prepare"):
+            synthetic.prepare(1)
+        losses = players.end()
+        state.student_step += 1
+        yield Step(state.number, "student", losses, state)

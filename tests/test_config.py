@@ -9,7 +9,7 @@ import pytest
 from plugged import plugged
 
 from simgan_aug import config, plugins
-from simgan_aug.config import Config, Part, load_config, load_preset, parse, presets
+from simgan_aug.config import Config, Part, Training, load_config, load_preset, parse, presets
 from simgan_aug.errors import ConfigError
 
 
@@ -25,7 +25,7 @@ def write(tmp_path):
     return write
 
 
-OURS = ["default", "light", "paper-eyes", "paper-hands"]
+OURS = ["default", "paper-eyes", "paper-hands", "wide"]
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -37,12 +37,13 @@ def test_every_preset_survives_the_way_into_a_checkpoint_and_back(name):
     assert parse(json.loads(stored), source="checkpoint") == settings
 
 
-def test_the_presets_are_the_default_a_light_one_and_the_papers_two():
+def test_the_presets_are_ours_with_a_student_and_without_and_the_papers_two():
     ours = [n for n, part in plugins.parts("preset").items() if part.plugin == "builtin"]
 
-    assert ["default", *sorted(ours)] == OURS
+    assert ["default", *sorted(ours), "wide"] == OURS
     assert set(presets()) >= set(OURS)
-    assert load_preset("default") == Config()
+    assert load_preset("wide") == Config()
+    assert load_preset("default") == Config(training=Training(student_steps=1500))
 
 
 SHIPS = """
@@ -120,7 +121,7 @@ def test_a_preset_of_our_name_is_refused(tmp_path):
             pytest.warns(UserWarning, match=f"the preset '{name}' is already offered by"),
             plugged(tmp_path / name, ships=source),
         ):
-            assert sorted(plugins.parts("preset")) == OURS[1:]
+            assert sorted(plugins.parts("preset")) == OURS[1:-1]
 
 
 def test_an_unknown_preset_is_answered_with_the_known_ones():
@@ -169,7 +170,7 @@ def test_the_hands_preset_holds_the_published_values():
 def test_an_empty_file_is_the_default_preset(write):
     settings = load_config(write(""))
 
-    assert settings == Config()
+    assert settings == load_preset("default")
 
 
 def test_a_file_states_only_what_differs_from_its_preset(write):

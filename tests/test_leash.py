@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from simgan_aug.leash import QUICKEST, RANGE, Leash, turned
+from simgan_aug.leash import FROM, QUICKEST, RANGE, SLOWLY, Leash, turned
 
 weights = st.floats(*RANGE)
 distances = st.floats(0, 12)
@@ -21,6 +21,15 @@ def test_a_weight_never_leaves_its_range_nor_turns_too_quickly(weight, measured,
 @pytest.mark.parametrize(("measured", "sign"), [(0.1, -1), (0.4, 0), (2.0, 1)])
 def test_a_weight_is_raised_where_labels_drift_and_lowered_where_they_do_not(measured, sign):
     assert np.sign(turned(1.0, measured, 0.4) - 1.0) == sign
+
+
+@given(st.floats(FROM, RANGE[1]), distances)
+def test_a_tight_leash_is_drawn_in_slowly_and_let_out_as_ever(weight, measured):
+    new = turned(weight, measured, 0.3)
+
+    assert new <= SLOWLY * weight + 1e-9
+    assert turned(weight, 0.0, 0.3) == pytest.approx(QUICKEST[0] * weight)
+    assert turned(0.1, 12.0, 0.3) == pytest.approx(QUICKEST[1] * 0.1)
 
 
 def blob(shift=0):

@@ -246,13 +246,13 @@ def test_a_full_disk_is_one_clear_error(inputs, small_disk):
     assert not list(small_disk.rglob("*.tmp"))
 
 
-@pytest.mark.parametrize("preset", ["paper-eyes", "paper-hands", "light", "default"])
+@pytest.mark.parametrize("preset", ["paper-eyes", "paper-hands", "wide", "default"])
 def test_every_preset_trains(inputs, tmp_path, preset):
     from simgan_aug.config import load_preset
 
     config = load_preset(preset)
     few = dataclasses.replace(
-        config.training, steps=1, batch_size=2, refiner_warmup=1, discriminator_warmup=1
+        config.training.of_steps(1), batch_size=2, refiner_warmup=1, discriminator_warmup=1
     )
     small = dataclasses.replace(config.data, crop=(20, 28))
 
@@ -264,6 +264,7 @@ def test_every_preset_trains(inputs, tmp_path, preset):
         "refiner warm-up",
         "discriminator warm-up",
         "adversarial",
+        *["student"] * (2 if preset == "default" else 0),
     ]
     assert (tmp_path / "out" / "refiner.safetensors").exists()
 

@@ -1,4 +1,4 @@
-"""The six alarms: a measure, its limit, and what to turn.
+"""The seven alarms: a measure, its limit, and what to turn.
 
 The limits were set on 12 handfuls of the shipped hands and 6 of COCO photos, of up to 16 images:
 "healthy" below means a tone curve, a colour cast, contrast at 0.3, noise of 12 and 25 grey levels,
@@ -46,12 +46,17 @@ MOST_DRIFT = 0.5
 and 0.45 in cells, a training that went wrong on the hands 2.8 after 400 steps."""
 
 
+MOST_LAG = 4.0
+"""Grey levels, mean, between a student's images and its teacher's: taught in full it is 0.6 where
+light and sensor are the gap, 2 where a white backdrop turns green."""
+
+
 @dataclass(frozen=True)
 class Alarm:
     """Something that has gone wrong."""
 
     name: str
-    """Such as "labels drift"; there are six of them, see `check`."""
+    """Such as "labels drift"; there are seven of them, see `check`."""
     value: float
     """What was measured."""
     limit: float
@@ -67,11 +72,12 @@ def check(
     real: Sequence[Array] = (),
     logits: tuple[Array, Array] | None = None,
     settled: bool = True,
+    taught: Sequence[Array] | None = None,
 ) -> list[Alarm]:
     """What is wrong with a refiner, as far as a handful of images can tell.
 
     "refiner changes nothing", "discriminator saturated", "collapsed to one texture",
-    "checkerboard", "colours inverted", "labels drift".
+    "checkerboard", "colours inverted", "labels drift", "student lags behind".
 
     Args:
         before, after: (H, W, C) float32 in [0, 1] each, of any sizes, alike before and after.
@@ -81,6 +87,7 @@ def check(
         logits: of "refined", for refined and for real images, from the discriminator.
         settled: whether training has gone on long enough to say that nothing happens, or that one
             player has won.
+        taught: what the teacher makes of them, if `after` is of a student.
     """
     if len(before) == 0:
         return []
@@ -91,6 +98,7 @@ def check(
         _checkerboard(before, after),
         _inverted(before, after),
         _drifting(before, after, boxes),
+        _lagging(taught, after) if taught is not None else None,
     ]
     return [alarm for alarm in found if alarm is not None]
 
@@ -186,4 +194,18 @@ def _drifting(
         "labels' factors in regularization.labels, set "
         "refiner.max_change, or give the refiner noise (refiner.noise_channels), so that it need "
         "not repaint",
+    )
+
+
+def _lagging(taught: Sequence[Array], after: Sequence[Array]) -> Alarm | None:
+    value = measures.mean_change(taught, after)
+    if value <= MOST_LAG:
+        return None
+    return Alarm(
+        "student lags behind",
+        value,
+        MOST_LAG,
+        f"its images are {value:.1f} grey levels from its teacher's: raise training.student_steps "
+        "or student.features, or keep the teacher (teacher.safetensors of the run; "
+        "training.student_steps = 0 trains no student)",
     )

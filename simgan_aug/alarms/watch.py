@@ -65,11 +65,14 @@ class Watch:
             steps: adversarial steps that it has done.
         """
         handful = self.handful
-        with at_rest(state.averaged, state.refiner, state.discriminator):
-            after = self.refine(state.averaged, handful.images)
-            logits = self._logits(state)
+        with at_rest(state.kept, state.averaged, state.refiner, state.discriminator):
+            after = self.refine(state.kept, handful.images)
+            if state.kept is state.averaged:
+                logits, taught = self._logits(state), None
+            else:  # it has had no opponent
+                logits, taught = None, self.refine(state.averaged, handful.images)
         settled = steps >= SETTLED
-        found = check(handful.images, after, handful.boxes, handful.real, logits, settled)
+        found = check(handful.images, after, handful.boxes, handful.real, logits, settled, taught)
         leads = any(alarm.name == SATURATED for alarm in found)
         self._leads = self._leads + 1 if leads else 0
         return [each for each in found if each.name != SATURATED or self._leads >= LOOKS]

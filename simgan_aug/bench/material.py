@@ -50,12 +50,10 @@ class Peer:
 
 
 def networks_of_ours(scratch: Path, photos: Sequence[Path]) -> dict[str, Path]:
-    """The default refiner and that of the preset "light", untrained."""
+    """What the presets "default" and "wide" keep, untrained."""
     return {
         "ours, default": untrained(scratch / "default.safetensors", photos),
-        "ours, light": untrained(
-            scratch / "light.safetensors", photos, load_preset("light").refiner.options
-        ),
+        "ours, wide": untrained(scratch / "wide.safetensors", photos, {}),
     }
 
 
@@ -65,15 +63,17 @@ def untrained(path: Path, photos: Sequence[Path], options: Mapping[str, Any] | N
     Args:
         path: of the file.
         photos: whose tones its tone step draws from; none: there is no such step.
-        options: of `unshuffle`.
+        options: of `unshuffle`; None: those of what the default preset keeps.
     """
+    if options is None:
+        options = load_preset("default").of_student().refiner.options
     torch.manual_seed(0)
-    network = UnshuffleRefiner(3, **(options or {}))
+    network = UnshuffleRefiner(3, **options)
     torch.nn.init.normal_(network.head.weight, std=0.1)
     if network.pixels is not None:
         torch.nn.init.normal_(network.pixels.drawn.weight, std=0.02)
     config = Config(
-        refiner=Part(name="unshuffle", options=dict(options or {})), tone=Tone(photos=len(photos))
+        refiner=Part(name="unshuffle", options=dict(options)), tone=Tone(photos=len(photos))
     )
     bank = torch.stack([_tone(photo) for photo in photos]) if photos else None
     save_checkpoint(path, Checkpoint(network, 3, bank, config, {}))

@@ -78,7 +78,7 @@ def follow(run: Any, out: Path) -> None:
         here.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
     ringing: set[str] = set()
-    told, shown = 0, (run.total, run.state.step, "steps", describe, here)
+    told, shown = 0, (run.total, run.state.number, "steps", describe, here)
     steps = run.steps(stop=lambda: wish.given)
     try:
         for step in track(steps, *shown, place=lambda step: step.number, wish=wish):
@@ -96,5 +96,5 @@ def follow(run: Any, out: Path) -> None:
         if not run.ranks.leads:
             raise
         again = shlex.join(["simgan-aug", "train", "--resume", "--out", str(out)])
-        click.echo(f"saved after step {run.state.step}; go on with: {again}")
+        click.echo(f"saved after step {run.state.number}; go on with: {again}")
         raise

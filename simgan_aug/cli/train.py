@@ -24,9 +24,11 @@ SIDES = ("synthetic", "real")
 @click.option("--synthetic-weight", type=float, multiple=True, help="See above.")
 @click.option("--real-weight", type=float, multiple=True, help="See above.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
-@click.option("--preset", help="default, light, paper-eyes, paper-hands, a plugin's.")
+@click.option("--preset", help="default, wide, paper-eyes, paper-hands, a plugin's.")
 @click.option("--config", "config_file", type=FILE, help="TOML file; states what differs.")
-@click.option("--steps", type=click.IntRange(min=1), help="Adversarial steps.")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Adversarial steps; a student's are in proportion."
+)
 @click.option("--seed", type=click.IntRange(min=0), help="Of all draws.")
 @click.option("--channels", type=click.Choice(["1", "3"]), help="Convert all images to this.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
@@ -102,11 +104,8 @@ def _configured(
     if preset and config_file:
         raise click.UsageError("take --preset or --config; a file can name its preset itself")
     config = load_config(config_file) if config_file else load_preset(preset or "default")
-    training = dataclasses.replace(
-        config.training,
-        steps=config.training.steps if steps is None else steps,
-        seed=config.training.seed if seed is None else seed,
-    )
+    training = config.training if steps is None else config.training.of_steps(steps)
+    training = dataclasses.replace(training, seed=training.seed if seed is None else seed)
     data = dataclasses.replace(config.data, channels=int(channels or config.data.channels))
     config = dataclasses.replace(config, data=data, training=training)
     check_parts(config, str(config_file or f"preset {preset or 'default'}"))

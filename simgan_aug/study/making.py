@@ -73,8 +73,7 @@ class Maker:
         count = 1 if arm.kind in SINGLE else self.settings.forms
         ticks = count * -(-len(self.material.synthetic) // forms.CHUNK)
         if arm.name in self.material.configs:
-            training = self.material.configs[arm.name].training
-            ticks += training.refiner_warmup + training.discriminator_warmup + training.steps
+            ticks += self.material.configs[arm.name].training.total
         return ticks
 
     def _make(self, arm: Arm, seed: int) -> Making:

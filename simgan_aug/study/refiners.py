@@ -50,8 +50,9 @@ def config_of(arm: Arm, given: Path | None, steps: int | None) -> Config | None:
     else:
         return None
     check_parts(config, source)
-    training = dataclasses.replace(config.training, steps=steps or config.training.steps)
-    return dataclasses.replace(config, training=training)
+    return dataclasses.replace(
+        config, training=config.training.of_steps(steps or config.training.steps)
+    )
 
 
 def train_refiner(
@@ -62,11 +63,9 @@ def train_refiner(
     Raises:
         SimganAugError: as `Run`.
     """
-    training = config.training
-    total = training.refiner_warmup + training.discriminator_warmup + training.steps
-    if _steps_of(out / REFINER) < total:
+    if _steps_of(out / REFINER) < config.training.total:
         run = Run(config, inputs, out, device=device, resume=(out / INFO).exists())
-        yield from (None for _ in range(run.state.step))
+        yield from (None for _ in range(run.state.number))
         with contextlib.closing(run.steps()) as steps:  # type: ignore[type-var]  # a generator
             for _ in steps:
                 yield  # it saves when it is closed here
@@ -164,6 +163,7 @@ def _steps_of(refiner: Path) -> int:
     if not refiner.exists():
         return 0
     try:
-        return int(ImageRefiner.load(refiner, device="cpu").provenance["steps"])
+        done = ImageRefiner.load(refiner, device="cpu").provenance
+        return int(done["steps"]) + int(done["student_steps"])
     except (CheckpointError, KeyError, TypeError, ValueError):
         return 0

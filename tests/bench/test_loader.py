@@ -49,7 +49,7 @@ def test_the_command_prints_the_table_for_a_program(capsys):
 
     rows = json.loads(capsys.readouterr().out)["rows"]
     assert code == 0
-    assert {"ours, default", "ours, light"} < {row["name"] for row in rows}
+    assert {"ours, default", "ours, wide"} < {row["name"] for row in rows}
 
 
 def test_what_a_process_takes_is_seen():
