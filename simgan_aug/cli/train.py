@@ -132,9 +132,7 @@ def _resumed(
         )
     config = parse(info["config"], source="run.json")
     if steps:
-        config = dataclasses.replace(
-            config, training=dataclasses.replace(config.training, steps=steps)
-        )
+        config = dataclasses.replace(config, training=config.training.of_steps(steps))
     return config, Inputs.from_builtins(info["inputs"]).moved(synthetic, images, real)
 
 
