@@ -292,13 +292,19 @@ class Training:
         return self.refiner_warmup + self.discriminator_warmup
 
     @property
+    def game(self) -> int:
+        """Steps before a student's."""
+        return self.warmup + self.steps
+
+    @property
     def total(self) -> int:
         """Steps of all kinds."""
-        return self.warmup + self.steps + self.student_steps
+        return self.game + self.student_steps
 
     def of_steps(self, steps: int) -> Training:
         """The same with so many adversarial steps, and those of a student in proportion."""
-        student = round(self.student_steps * steps / self.steps) if self.steps else 0
+        student = round(self.student_steps * steps / max(1, self.steps))
+        student = max(1, student) if self.student_steps else 0
         return dataclasses.replace(self, steps=steps, student_steps=student)
 
 

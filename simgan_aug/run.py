@@ -116,13 +116,12 @@ class Run:
         """How often, in this process, it was taken back since it diverged."""
         sides = self.synthetic, self.real
         self._oversight = Oversight(self.config, *sides, self.bank, self.state)
-        training = self.config.training
-        if self.state.step > training.warmup + training.steps:
+        asked = self.config.training.game
+        if self.state.step > asked:
             raise ConfigError(
-                f"{out} has done {self.state.step} steps, more than the "
-                f"{training.warmup + training.steps} now asked for"
+                f"{out} has done {self.state.step} steps, more than the {asked} now asked for"
             )
-        if self.state.step < training.warmup + training.steps:
+        if self.state.step < asked:
             self.state.unteach()  # a run that goes on for longer
         same = json.dumps([self.config.to_builtins(), self.provenance()])
         self.ranks.agree("settings, data or versions", same)
@@ -192,7 +191,7 @@ class Run:
         tensors = self.state.tensors(of_all=True)
         if not self.ranks.leads:
             return
-        header = {"step": self.state.step, "shares": self.state.shares}
+        header = {"step": self.state.number, "shares": self.state.shares}
         checkpoint.save_state(self.out / STATE, tensors, header)
         files = {REFINER: (self.state.kept, self.config)}
         if self.state.kept is self.state.student:

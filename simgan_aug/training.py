@@ -74,8 +74,7 @@ def train(
     """
     state = state or TrainingState(refiner, discriminator, config)
     players = Players(state, loss, regularization, synthetic, real, config)
-    game = config.warmup + config.steps
-    while state.step < game:
+    while state.step < config.game:
         players.begin()
         if state.step < config.refiner_warmup:
             phase = "refiner warm-up"
@@ -89,7 +88,7 @@ def train(
                 players.update_refiner()
             for _ in range(config.discriminator_updates):  # K_d
                 players.update_discriminator()
-        is_last = state.step + 1 == game and state.student is None
+        is_last = state.step + 1 == config.game and state.student is None
         if players.device.type == "cuda" and not is_last:  # at work until the losses are read
             for side in (synthetic, real):
                 if hasattr(side, "prepare"):

@@ -423,6 +423,37 @@ def test_a_recorded_training_is_the_training_as_it_is(spectral, monkeypatch):
         torch.testing.assert_close(one, other, rtol=0.05, atol=2e-3)
 
 
+def test_a_student_learns_on_a_gpu_what_it_learns_on_a_cpu_recorded_or_not(monkeypatch):
+    config = Training(steps=0, student_steps=9, batch_size=4, history=0, precision="fp32")
+
+    def run(device, recorded=True):
+        torch.manual_seed(0)
+        players = UnshuffleRefiner(3, features=16), Patch(3, features=16), UnshuffleRefiner(3, 4, 8)
+        torch.nn.init.normal_(players[0].head.weight, std=0.1)
+        refiner, critic, student = (player.to(device) for player in players)
+        state = TrainingState(refiner, critic, config, student=student)
+        draws = torch.Generator().manual_seed(1)
+        sides = [
+            (Batch(images=torch.rand(4, 3, 32, 32, generator=draws) * 2 - 1) for _ in range(99))
+            for _ in range(2)
+        ]
+        with monkeypatch.context() as patch:
+            if not recorded:
+                patch.setattr(Players, "_recorded", lambda self: False)
+            term = regularization(Config())
+            steps = train(refiner, critic, Relativistic(), term, *sides, config, state)
+            told = [step.losses["student"] for step in steps]
+        return told, [weight.detach().cpu() for weight in student.parameters()]
+
+    on_cpu, plain, recorded = run("cpu"), run("cuda", recorded=False), run("cuda")
+
+    assert on_cpu[0][-1] < on_cpu[0][0]
+    for other in (plain, recorded):
+        assert other[0] == pytest.approx(on_cpu[0], rel=0.02)  # TF32, where a GPU has it
+        for one, same in zip(other[1], on_cpu[1], strict=True):
+            torch.testing.assert_close(one, same, rtol=0.05, atol=2e-3)
+
+
 def test_a_loss_that_is_not_finite_is_told_of_by_a_recorded_step_too():
     config = Training(steps=9, batch_size=4, history=0)
     players = UnshuffleRefiner(3, features=16).cuda(), Patch(3, features=16).cuda()

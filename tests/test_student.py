@@ -294,6 +294,8 @@ def test_other_steps_leave_a_student_its_share():
 
     assert training.of_steps(10).student_steps == 15
     assert training.of_steps(10).total == 25
+    assert dataclasses.replace(training, steps=10**6).of_steps(3).student_steps == 1
+    assert dataclasses.replace(training, student_steps=0).of_steps(3).student_steps == 0
     assert math.isclose(training.of_steps(2000).student_steps / 2000, 1.5)
 
 

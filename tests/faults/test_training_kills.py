@@ -27,6 +27,7 @@ photos = 2
 crop = [16, 16]
 [training]
 steps = 60
+student_steps = 30
 batch_size = 4
 accumulate = 2
 history = 8
@@ -88,7 +89,7 @@ def test_a_killed_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(d
     undisturbed, draw, kills = start(whole), random.Random(0), 0
     for share in (0.2, 0.5, 0.8):
         process, until = start(parts, kill_at=35 if share == 0.5 else 0), time.monotonic() + LIMIT
-        while saved(parts) < 65 * share and process.poll() is None:
+        while saved(parts) < 95 * share and process.poll() is None:
             assert time.monotonic() < until
             time.sleep(0.002)
         time.sleep(draw.uniform(0, 0.05))
@@ -100,6 +101,6 @@ def test_a_killed_and_resumed_training_equals_an_uninterrupted_one_bit_for_bit(d
 
     assert undisturbed.returncode == 0, said
     assert kills == 3
-    assert saved(whole) == saved(parts) == 65, rest
-    for file in ("refiner.safetensors", "state.safetensors"):
+    assert saved(whole) == saved(parts) == 95, rest
+    for file in ("refiner.safetensors", "teacher.safetensors", "state.safetensors"):
         assert (whole / file).read_bytes() == (parts / file).read_bytes(), file

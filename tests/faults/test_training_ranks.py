@@ -18,6 +18,7 @@ from simgan_aug.cli import main
 from simgan_aug.testing import write_pair
 
 FAST = """
+preset = "wide"
 [refiner]
 features = 8
 blocks = 1
@@ -63,6 +64,9 @@ def folder(tmp_path_factory):
     term = '\n[[regularization.terms]]\nname = "learned"\n'
     (made / "two.toml").write_text(FAST + term)
     (made / "one.toml").write_text(FAST + "accumulate = 2" + term)
+    taught = FAST.replace("steps = 100000", "steps = 3\nstudent_steps = 6")
+    (made / "taught-by-two.toml").write_text(taught)
+    (made / "taught-by-one.toml").write_text(taught + "accumulate = 2")
     return made
 
 
@@ -160,6 +164,18 @@ def test_two_ranks_train_as_one_process_does_and_each_goes_on_with_the_others_ru
     lines = [(each / "metrics.jsonl").read_text().splitlines() for each in (one, out)]
     assert [json.loads(line)["step"] for line in lines[0]][:1] == [1]
     assert len(lines[0]) == len(lines[1])
+
+
+def test_two_ranks_teach_a_student_as_one_process_does(folder):
+    process = start(*new(folder, "taught-by-two"))
+    said, _ = process.communicate(timeout=LIMIT)
+    assert process.returncode == 0, said
+
+    assert main(new(folder, "taught-by-one")) == 0
+
+    one, two = (folder / f"taught-by-{ranks}" for ranks in ("one", "two"))
+    assert apart(one, two) < 1e-5
+    assert (two / "teacher.safetensors").exists()
 
 
 def test_a_lost_rank_ends_the_others_with_an_error(folder):
