@@ -23,8 +23,6 @@ from simgan_aug.networks.contract import condition, takes_reference, with_tone
 from simgan_aug.state import TrainingState
 from simgan_aug.terms import TOTAL
 
-PLAYERS = ("refiner", "discriminator")
-
 WARM = 0.05
 """Share of a student's steps in which its rate rises."""
 
@@ -95,12 +93,13 @@ class Players:
         for share, draws in zip(self.state.own_shares, self.share_draws, strict=True):
             draws.manual_seed((seed * 1_000_003 + share + 1) % 2**63)
         decayed = config.decay_after and step - config.warmup >= config.decay_after
-        shares = dict.fromkeys(PLAYERS, config.decay_factor if decayed else 1.0)
-        if config.student_steps:
-            shares["student"] = _one_cycle(self.state.student_step, config.student_steps)
         for name in self.state.optimizers:
             rate = getattr(config, f"{name}_rate") * self.state.scalars["rate"]
-            self.state.set_rate(name, rate * shares[name])
+            if name == "student":
+                rate *= _one_cycle(self.state.student_step, config.student_steps)
+            elif decayed:
+                rate *= config.decay_factor
+            self.state.set_rate(name, rate)
 
     def update_refiner(self, adversarial: bool = True) -> None:
         """One step on L_R (eq. 4); in the warm-up on its second term alone."""
@@ -268,7 +267,7 @@ class Players:
 
 
 def _one_cycle(step: int, steps: int) -> float:
-    """The share of a rate at a step: up in a line, down by a cosine (Smith, arXiv:1708.07120)."""
+    """What of a rate is left at a step: up in a line, down by a cosine (arXiv:1708.07120)."""
     rise = max(1, round(WARM * steps))
     if step < rise:
         return (step + 1) / rise

@@ -70,7 +70,8 @@ def packed(folder):
 
 
 def train(*words):
-    config = "[refiner]\nfeatures = 8\nblocks = 1\n[discriminator]\nfeatures = 8\n[data]\n"
+    config = 'preset = "wide"\n[refiner]\nfeatures = 8\nblocks = 1\n[discriminator]\nfeatures = 8\n'
+    config += "[data]\n"
     config += "crop = [16, 16]\n[training]\nsteps = 2\nbatch_size = 4\nhistory = 0\n"
     Path("small.toml").write_text(config)
     return main(["train", "--out", "run", "--device", "cpu", *words])

@@ -24,7 +24,7 @@ batch_size = 4
 history = 8
 """
 
-OURS = '[refiner]\nname = "unshuffle"\nfeatures = 8\nblocks = 1\n'
+OURS = 'preset = "wide"\n[refiner]\nname = "unshuffle"\nfeatures = 8\nblocks = 1\n'
 
 CUT = """
 [refiner]

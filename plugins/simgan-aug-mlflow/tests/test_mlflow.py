@@ -15,6 +15,7 @@ from simgan_aug.cli import main
 from simgan_aug.rollback import Rollback
 
 FAST = """
+preset = "wide"
 [refiner]
 features = 8
 blocks = 1
