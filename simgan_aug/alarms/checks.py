@@ -172,7 +172,8 @@ def _inverted(before: Sequence[Array], after: Sequence[Array]) -> Alarm | None:
         "colours inverted",
         value,
         LEAST_AGREEMENT,
-        f"light has become dark (correlation {value:.2f} of luminance or a channel): raise "
+        f"light has become dark (correlation {value:.2f} of luminance or a channel): as it should "
+        "be, if a light backdrop was to turn dark behind what stands before it; else raise "
         "regularization.weight, set regularization.features to 'identity', or let tone.photos "
         "carry the colours",
     )

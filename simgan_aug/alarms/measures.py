@@ -129,7 +129,8 @@ def agreement(before: Sequence[Array], after: Sequence[Array]) -> float | None:
     """Correlation of what was light with what is light: of luminance or a channel, the least.
 
     1 for the same or any rising tone curve, -1 for a negative. It is taken within cells of `GRID`
-    px, and of all cells the median: a backdrop that turns from dark to light inverts nothing.
+    px, and of all cells the median: a backdrop that turns from dark to light inverts nothing, but
+    in cells that show what stands before it.
     """
     pairs = [
         [(old.mean(2), new.mean(2)), *zip(_channels(old), _channels(new), strict=True)]
