@@ -311,15 +311,16 @@ class Run:
         # All is made on the CPU, so that a seed gives the same weights on every device.
         refiner = build_network("refiner", self.config.refiner, channels)
         discriminator = build_network("discriminator", self.config.discriminator, channels)
-        for player in (refiner, discriminator):
-            if takes_reference(player) and self.bank is None:
-                raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
         terms = build_terms(self.config, refiner, channels)
-        taught = bool(self.config.training.student_steps)
-        student = build_student(self.config, refiner, channels) if taught else None
-        for made in (refiner, discriminator, terms, *([student] if student else [])):
-            made.to(self.device)
-        training = self.config.training
+        training, student = self.config.training, None
+        parts = [refiner, discriminator, terms]
+        if training.student_steps:
+            student = build_student(self.config, refiner, channels)
+            parts.append(student)
+        for part in parts:
+            if takes_reference(part) and self.bank is None:
+                raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
+            part.to(self.device)
         return TrainingState(refiner, discriminator, training, self.ranks, terms, student)
 
 

@@ -59,6 +59,7 @@ class TrainingState:
         self.discriminator = discriminator
         self.student, self._student_steps = student, config.student_steps
         self.average = AveragedModel(refiner, multi_avg_fn=get_ema_multi_avg_fn(config.average))  # type: ignore[no-untyped-call]
+        self.averaged.eval()  # it only ever shows what it can do
         self.optimizers = {
             "refiner": _optimizer((refiner, self.terms), config, config.refiner_rate),
             "discriminator": _optimizer((discriminator,), config, config.discriminator_rate),

@@ -90,6 +90,19 @@ def test_a_student_learns_from_the_average_not_from_the_last_weights():
     assert state.student.shift.item() == pytest.approx(0.5, abs=0.02)
 
 
+def test_a_student_learns_from_a_teacher_at_rest():
+    class Dropping(Shift):
+        def forward(self, images):
+            return images + nn.functional.dropout(self.shift.expand(1), 0.5, self.training)
+
+    state, steps = teaching(Shift(), Dropping(), student_steps=1)
+    nn.init.constant_(state.averaged.shift, 0.5)
+
+    (step,) = steps
+
+    assert step.losses["student"] == pytest.approx(0.5)
+
+
 def test_the_rate_of_a_student_rises_and_falls_to_nothing():
     _, steps = teaching(Shift(), Shift(), student_steps=40, student_rate=0.01)
 
