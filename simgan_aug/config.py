@@ -372,7 +372,7 @@ def load_preset(name: str) -> Config:
             wrong; names preset and plugin.
     """
     if name in ("default", "wide"):
-        return Config(training=Training(student_steps=1500 if name == "default" else 0))
+        return Config(training=Training(student_steps=3000 if name == "default" else 0))
     from simgan_aug import plugins
 
     if name not in presets():

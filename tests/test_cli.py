@@ -92,7 +92,7 @@ def test_ctrl_c_saves_and_resume_goes_on(data):
     assert main(["train", "--resume", "--out", "run", "--steps", str(step + 2)]) == 0
     lines = (data / "run" / "run.json").read_text()
     training = json.loads(lines)["config"]["training"]
-    assert (training["steps"], training["student_steps"]) == (step + 2, round(1.5 * (step + 2)))
+    assert (training["steps"], training["student_steps"]) == (step + 2, 3 * (step + 2))
 
 
 def test_a_killed_training_leaves_no_torn_file(data):
@@ -213,7 +213,7 @@ def test_training_shows_rate_and_time_left_without_a_terminal(data, monkeypatch,
 
     main([*TRAIN, "--out", "run", "--steps", "2"])
 
-    assert "1/5 steps" in capsys.readouterr().err
+    assert "1/8 steps" in capsys.readouterr().err
 
 
 def test_help_starts_quickly_because_it_imports_no_torch():

@@ -43,7 +43,7 @@ def test_the_presets_are_ours_with_a_student_and_without_and_the_papers_two():
     assert ["default", *sorted(ours), "wide"] == OURS
     assert set(presets()) >= set(OURS)
     assert load_preset("wide") == Config()
-    assert load_preset("default") == Config(training=Training(student_steps=1500))
+    assert load_preset("default") == Config(training=Training(student_steps=3000))
 
 
 SHIPS = """

@@ -264,7 +264,7 @@ def test_every_preset_trains(inputs, tmp_path, preset):
         "refiner warm-up",
         "discriminator warm-up",
         "adversarial",
-        *["student"] * (2 if preset == "default" else 0),
+        *["student"] * (3 if preset == "default" else 0),
     ]
     assert (tmp_path / "out" / "refiner.safetensors").exists()
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 
 import pytest
 import torch
@@ -275,10 +274,10 @@ def test_a_student_has_the_options_of_its_teacher_but_for_its_own():
 @pytest.mark.parametrize(
     ("tables", "steps"),
     [
-        ({}, 1500),
-        ({"refiner": {"features": 8}}, 1500),
+        ({}, 3000),
+        ({"refiner": {"features": 8}}, 3000),
         ({"refiner": {"name": "resnet"}}, 0),
-        ({"refiner": {"name": "resnet"}, "student": {"blocks": 2}}, 1500),
+        ({"refiner": {"name": "resnet"}, "student": {"blocks": 2}}, 3000),
         ({"refiner": {"name": "resnet"}, "training": {"student_steps": 7}}, 7),
         ({"preset": "wide"}, 0),
         ({"preset": "paper-eyes"}, 0),
@@ -305,11 +304,11 @@ def test_an_unknown_option_of_a_student_names_its_table():
 def test_other_steps_leave_a_student_its_share():
     training = parse({}, "test").training
 
-    assert training.of_steps(10).student_steps == 15
-    assert training.of_steps(10).total == 25
+    assert training.of_steps(10).student_steps == 30
+    assert training.of_steps(10).total == 40
     assert dataclasses.replace(training, steps=10**6).of_steps(3).student_steps == 1
     assert dataclasses.replace(training, student_steps=0).of_steps(3).student_steps == 0
-    assert math.isclose(training.of_steps(2000).student_steps / 2000, 1.5)
+    assert training.of_steps(2000).student_steps == 6000
 
 
 def test_metrics_tell_of_the_student(inputs, tmp_path, monkeypatch):  # noqa: F811
