@@ -20,11 +20,12 @@ photos = 2
 crop = [16, 16]
 [training]
 steps = 50
+student_steps = 0
 batch_size = 4
 history = 8
 """
 
-OURS = 'preset = "wide"\n[refiner]\nname = "unshuffle"\nfeatures = 8\nblocks = 1\n'
+OURS = '[refiner]\nname = "unshuffle"\nfeatures = 8\nblocks = 1\n'
 
 CUT = """
 [refiner]
