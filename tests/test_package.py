@@ -43,7 +43,8 @@ LAYERS = [
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"displacement", "ranks", "terms", "variety"},
     {"alike"},
-    {"batch", "discovery", "factories", "files", "formats", "noise", "offers", "spans", "twice"},
+    {"batch", "discovery", "factories", "files", "formats", "noise", "offers", "spans"}
+    | {"tiles", "twice"},
     {"devices", "graphs"},
     {"errors"},
 ]
