@@ -220,7 +220,7 @@ class Training:
     rollbacks: int = 3
     """How often a training that diverges goes back to its last good state, before it stops."""
     rollback_factor: float = 0.5
-    """What both rates are multiplied by when it goes back."""
+    """What all rates are multiplied by when it goes back."""
     student_steps: int = 0
     """Updates, after all else, of a smaller network that learns to do what the refiner's average
     does and is kept in its place (Hinton et al., arXiv:1503.02531); 0: there is none."""

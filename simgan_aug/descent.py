@@ -58,7 +58,7 @@ class Descent:
         """One step down the gradient of the losses, summed over the shares of all ranks.
 
         Args:
-            player: "refiner" or "discriminator".
+            player: "refiner", "discriminator" or "student".
             losses: of a share, by name.
             shares: of this rank, each made when the one before it is done with.
         """

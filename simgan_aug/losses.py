@@ -212,7 +212,6 @@ def image_gradient(images: Tensor) -> Tensor:
     return torch.cat([right, down], dim=1)
 
 
-@recordable
 def imitation(learned: Tensor, taught: Tensor) -> Tensor:
     """What a student minimises: distance of values, and of their differences to their neighbours.
 
@@ -228,6 +227,7 @@ def imitation(learned: Tensor, taught: Tensor) -> Tensor:
     return sum((each.abs().mean() for each in (across, down)), start=apart.abs().mean())
 
 
+@recordable
 def edge_direction(images: Tensor) -> Tensor:
     """psi: edge directions by strength among neighbours, whatever their light; (B, 2, H, W).
 

@@ -65,7 +65,7 @@ def _batch(images: Tensor | None, weights: Tensor | None, reference: Tensor | No
 
 
 class Players:
-    """One update of either network; holds what all updates of a run share."""
+    """One update of either player, or of the student; holds what all updates of a run share."""
 
     def __init__(
         self,
@@ -168,7 +168,9 @@ class Players:
             with torch.no_grad():
                 taught = self._refine(share, self.state.averaged)
             learned = self._refine(share, self.state.student)
-        return {"student": imitation(learned.float(), taught.float())}
+        # A mean, whatever the loss of the game is: the shares' mean is the batch's.
+        part = 1 / (self.state.shares * self.descent.part)
+        return {"student": part * imitation(learned.float(), taught.float())}
 
     def _with_refined(self, share: _Share) -> _Share:
         """With its images refined, half of them exchanged for those of the history."""
@@ -210,7 +212,9 @@ class Players:
         """Of all that learns, with what they hold now, if there is more than one share."""
         if len(self.state.own_shares) == 1:
             return []
-        players = (self.state.refiner, self.state.discriminator, self.state.terms)
+        players = [self.state.refiner, self.state.discriminator, self.state.terms]
+        if self.state.student is not None:
+            players.append(self.state.student)
         return [(buffer, buffer.clone()) for player in players for buffer in player.buffers()]
 
     def _refine(self, share: _Share, network: nn.Module | None = None) -> Tensor:

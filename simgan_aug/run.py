@@ -194,6 +194,8 @@ class Run:
         header = {"step": self.state.number, "shares": self.state.shares}
         checkpoint.save_state(self.out / STATE, tensors, header)
         files = {REFINER: (self.state.kept, self.config)}
+        if self.state.kept is self.state.averaged:
+            (self.out / TEACHER).unlink(missing_ok=True)  # of a run that goes on for longer
         if self.state.kept is self.state.student:
             files = {
                 TEACHER: (self.state.averaged, self.config),
@@ -230,7 +232,8 @@ class Run:
         while True:
             try:
                 for step in self._train():
-                    if step.number % SAVE_EVERY == 0 or step.number == self.total:
+                    ends = self.config.training.game, self.total
+                    if step.number % SAVE_EVERY == 0 or step.number in ends:
                         good.hold()
                     yield step
                 return

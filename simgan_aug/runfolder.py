@@ -29,7 +29,7 @@ from simgan_aug.data.inputs import Inputs
 from simgan_aug.errors import CheckpointError, ConfigError, DataError
 from simgan_aug.files import write_atomically
 from simgan_aug.folders import check_apart, check_writable
-from simgan_aug.state import TrainingState
+from simgan_aug.state import COUNTS, TrainingState
 
 REFINER, TEACHER = "refiner.safetensors", "teacher.safetensors"
 STATE, INFO = "state.safetensors", "run.json"
@@ -72,7 +72,8 @@ def read_saved(out: Path) -> Saved | None:
     if not (out / STATE).exists():
         return None
     tensors, header = checkpoint.load_state(out / STATE)
-    if not isinstance(shares := header.get("shares"), int):
+    shares, counts = header.get("shares"), tensors.get("counts", ())
+    if not isinstance(shares, int) or len(counts) != COUNTS:
         raise CheckpointError(
             f"{out / STATE}: written by an earlier version; begin a new run in another --out"
         )

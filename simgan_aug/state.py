@@ -21,6 +21,10 @@ STUDENT_BETAS = (0.9, 0.99)
 """Adam's decay rates of a student, which has no opponent that would turn against its momentum."""
 
 
+COUNTS = 5
+"""Numbers in a saved state's "counts"."""
+
+
 class TrainingState:
     """All that a step depends on: networks, optimisers, the average, the histories, the counts.
 

@@ -102,6 +102,7 @@ def test_a_part_declares_for_itself_alone_that_it_may_be_recorded():
     assert not is_recordable(Drawing(3))
     assert not is_recordable(lambda: None)
     assert is_recordable(losses.blur)
+    assert is_recordable(losses.edge_direction)
     assert not is_recordable(object())
 
 

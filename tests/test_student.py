@@ -13,9 +13,9 @@ from torch import nn
 from simgan_aug import checkpoint
 from simgan_aug.alarms import check
 from simgan_aug.config import Part, parse
-from simgan_aug.errors import ConfigError, TrainingError
+from simgan_aug.errors import CheckpointError, ConfigError, TrainingError
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.losses import Relativistic, imitation
+from simgan_aug.losses import CrossEntropy, Relativistic, imitation
 from simgan_aug.networks import Patch, UnshuffleRefiner
 from simgan_aug.run import Run, check_parts
 from simgan_aug.training import TrainingState, train
@@ -31,12 +31,12 @@ def with_training(config, **changes):
     return dataclasses.replace(config, training=dataclasses.replace(config.training, **changes))
 
 
-def teaching(student, refiner, **training):
+def teaching(student, refiner, loss=None, **training):
     """The state of a training whose game is over at once, and its steps."""
     config = dataclasses.replace(QUIET, steps=0, **training)
     state = TrainingState(refiner, Patch(3, 8), config, student=student)
     sides, players = (batches(), real_batches()), (refiner, state.discriminator)
-    return state, train(*players, Relativistic(), weighed, *sides, config, state)
+    return state, train(*players, loss or Relativistic(), weighed, *sides, config, state)
 
 
 def painter(seed=0):
@@ -113,14 +113,18 @@ def test_the_rate_of_a_student_rises_and_falls_to_nothing():
     assert 0 < rates[-1] < 1e-4
 
 
-def test_two_shares_teach_as_one():
-    made = []
+@pytest.mark.parametrize("reduction", ["mean", "paper_sum"])
+def test_two_shares_teach_as_one(reduction):
+    made, losses = [], []
     for accumulate in (1, 2):
         torch.manual_seed(3)
         student = UnshuffleRefiner(3, 4, 8, 1)
-        list(teaching(student, painter(), student_steps=4, accumulate=accumulate)[1])
+        loss = CrossEntropy(reduction)
+        _, steps = teaching(student, painter(), loss, student_steps=4, accumulate=accumulate)
+        losses.append([step.losses["student"] for step in steps])
         made.append(copy_of(student))
 
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert all(torch.allclose(made[0][name], made[1][name], atol=1e-5) for name in made[0])
 
 
@@ -203,6 +207,45 @@ def test_a_run_that_goes_on_for_longer_trains_its_teacher_on_and_teaches_anew(
     teachers = [load_file(tmp_path / out / "teacher.safetensors") for out in ("whole", "parts")]
     assert equal(*teachers)
     assert rest[-1].state.student_step == 5
+
+
+def test_the_teacher_of_a_shorter_run_does_not_lie_beside_a_later_refiner(
+    inputs,  # noqa: F811
+    tmp_path,
+):
+    list(Run(TAUGHT, inputs, tmp_path / "out").steps())
+    running = Run(with_training(TAUGHT, steps=9), inputs, tmp_path / "out", resume=True).steps()
+
+    next(running)
+    running.close()
+
+    assert not (tmp_path / "out" / "teacher.safetensors").exists()
+
+
+def test_a_student_that_diverges_leaves_its_finished_teacher_as_it_is(
+    inputs,  # noqa: F811
+    tmp_path,
+):
+    list(Run(SMALL, inputs, tmp_path / "untaught").steps())
+    run = Run(with_training(TAUGHT, student_rate=1e38), inputs, tmp_path / "out")
+
+    with pytest.raises(TrainingError):
+        list(run.steps())
+
+    assert [rollback.step for rollback in run.rollbacks] == [6, 6, 6]
+    assert equal(weights(tmp_path / "out"), weights(tmp_path / "untaught"))
+
+
+def test_a_run_of_before_there_were_students_is_told_so(inputs, tmp_path):  # noqa: F811
+    running = Run(TAUGHT, inputs, tmp_path / "out").steps()
+    next(running)
+    running.close()
+    tensors, header = checkpoint.load_state(tmp_path / "out" / "state.safetensors")
+    tensors["counts"] = tensors["counts"][:4].clone()
+    checkpoint.save_state(tmp_path / "out" / "state.safetensors", tensors, header)
+
+    with pytest.raises(CheckpointError, match="written by an earlier version; begin a new run"):
+        Run(TAUGHT, inputs, tmp_path / "out", resume=True)
 
 
 @pytest.mark.filterwarnings("ignore")
