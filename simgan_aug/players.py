@@ -212,10 +212,8 @@ class Players:
         """Of all that learns, with what they hold now, if there is more than one share."""
         if len(self.state.own_shares) == 1:
             return []
-        players = [self.state.refiner, self.state.discriminator, self.state.terms]
-        if self.state.student is not None:
-            players.append(self.state.student)
-        return [(buffer, buffer.clone()) for player in players for buffer in player.buffers()]
+        learning = (*self.state.networks, self.state.terms)
+        return [(buffer, buffer.clone()) for each in learning for buffer in each.buffers()]
 
     def _refine(self, share: _Share, network: nn.Module | None = None) -> Tensor:
         """By the refiner that plays, or another network that is shown the same."""
@@ -248,10 +246,7 @@ class Players:
 
     def _recorded(self) -> bool:
         """Whether a GPU's work of a step may be recorded: no part does other work another time."""
-        state = self.state
-        parts = [state.refiner, state.discriminator, self.loss, self.regularization]
-        if state.student is not None:
-            parts.append(state.student)
+        parts = (*self.state.networks, self.loss, self.regularization)
         alone = self.state.shares == 1 and not self.state.terms.terms
         return alone and self.config.optimizer == "adam" and all(map(is_recordable, parts))
 

@@ -193,14 +193,12 @@ class Run:
             return
         header = {"step": self.state.number, "shares": self.state.shares}
         checkpoint.save_state(self.out / STATE, tensors, header)
-        files = {REFINER: (self.state.kept, self.config)}
-        if self.state.kept is self.state.averaged:
+        kept, teacher = self.state.kept, self.state.averaged
+        if kept is teacher:
+            files = {REFINER: (teacher, self.config)}
             (self.out / TEACHER).unlink(missing_ok=True)  # of a run that goes on for longer
-        if self.state.kept is self.state.student:
-            files = {
-                TEACHER: (self.state.averaged, self.config),
-                REFINER: (self.state.student, self.config.of_student()),
-            }
+        else:
+            files = {TEACHER: (teacher, self.config), REFINER: (kept, self.config.of_student())}
         about = self.synthetic.channels, self.bank
         for name, (network, config) in files.items():
             saved = checkpoint.Checkpoint(network, *about, config, self.provenance())

@@ -53,11 +53,12 @@ class TrainingState:
         first = self.ranks.number * config.accumulate
         self.own_shares = range(first, first + config.accumulate)
         """The numbers of those that this rank works on."""
-        students = () if student is None else (student,)
-        _check_shares(self.shares, config, (refiner, discriminator, self.terms, *students))
-        for network in (refiner, discriminator, *students):
+        self.networks = (refiner, discriminator, *(() if student is None else (student,)))
+        """The players, and the student, if there is one."""
+        _check_shares(self.shares, config, (*self.networks, self.terms))
+        for network in self.networks:
             network.train()  # a term stays in the mode that its author chose
-        for network in (refiner, discriminator, self.terms, *students):
+        for network in (*self.networks, self.terms):
             to_channels_last(network)
         self.refiner = refiner
         self.discriminator = discriminator
@@ -134,12 +135,9 @@ class TrainingState:
             of_all: with the histories of all ranks, which must all ask for them at once; else with
                 those of this rank alone.
         """
-        flat = {f"discriminator.{k}": v for k, v in self.discriminator.state_dict().items()}
-        flat |= {f"refiner.{k}": v for k, v in self.refiner.state_dict().items()}
-        flat |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        flat |= {f"terms.{k}": v for k, v in self.terms.state_dict().items()}
-        if self.student is not None:
-            flat |= {f"student.{k}": v for k, v in self.student.state_dict().items()}
+        flat: dict[str, Tensor] = {}
+        for name, module in self._modules().items():
+            flat |= {f"{name}.{k}": v for k, v in module.state_dict().items()}
         for player, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
                 flat |= {
@@ -163,15 +161,7 @@ class TrainingState:
             KeyError, RuntimeError, ValueError: the tensors belong to other networks, or histories
                 to other shares.
         """
-        modules = {
-            "discriminator": self.discriminator,
-            "refiner": self.refiner,
-            "average": self.average,
-            "terms": self.terms,
-        }
-        if self.student is not None:
-            modules["student"] = self.student
-        for name, module in modules.items():
+        for name, module in self._modules().items():
             module.load_state_dict(_under(flat, name))
         for player, optimizer in self.optimizers.items():
             slots: dict[int, dict[str, Tensor]] = {}
@@ -184,6 +174,16 @@ class TrainingState:
         counts = flat["counts"].tolist()
         self.step, self.synthetic_batches, self.real_batches, size, self.student_step = counts
         self._load_histories(flat.get("history"), size)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        """All that has weights, by the name under which it is saved."""
+        modules = {
+            "discriminator": self.discriminator,
+            "refiner": self.refiner,
+            "average": self.average,
+            "terms": self.terms,
+        }
+        return modules if self.student is None else {**modules, "student": self.student}
 
     def is_finite(self) -> bool:
         """Whether all weights, averages and moments are."""

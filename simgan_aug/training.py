@@ -89,10 +89,9 @@ def train(
             for _ in range(config.discriminator_updates):  # K_d
                 players.update_discriminator()
         is_last = state.step + 1 == config.game and state.student is None
-        if players.device.type == "cuda" and not is_last:  # at work until the losses are read
-            for side in (synthetic, real):
-                if hasattr(side, "prepare"):
-                    side.prepare(config.refiner_updates + config.discriminator_updates)
+        if not is_last:
+            count = config.refiner_updates + config.discriminator_updates
+            _prepare(players, count, synthetic, real)
         losses = players.end()
         if phase != "discriminator warm-up":
             state.average.update_parameters(state.refiner)
@@ -101,8 +100,15 @@ def train(
     while state.student is not None and state.student_step < config.student_steps:
         players.begin()
         players.update_student()
-        if players.device.type == "cuda" and hasattr(synthetic, "prepare"):
-            synthetic.prepare(1)
+        _prepare(players, 1, synthetic)
         losses = players.end()
         state.student_step += 1
         yield Step(state.number, "student", losses, state)
+
+
+def _prepare(players: Players, count: int, *sides: Iterator[Batch]) -> None:
+    """Make the next batches of each side while a GPU is at work, until the losses are read."""
+    if players.device.type == "cuda":
+        for side in sides:
+            if hasattr(side, "prepare"):
+                side.prepare(count)

@@ -45,7 +45,6 @@ MOST_DRIFT = 0.5
 """Px: half of one, from which on a tight box is another box. Healthy changes reach 0.37 under boxes
 and 0.45 in cells, a training that went wrong on the hands 2.8 after 400 steps."""
 
-
 MOST_LAG = 4.0
 """Grey levels, mean, between a student's images and its teacher's: taught in full it is 0.6 where
 light and sensor are the gap, 2 where a white backdrop turns green."""

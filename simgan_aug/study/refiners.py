@@ -50,9 +50,8 @@ def config_of(arm: Arm, given: Path | None, steps: int | None) -> Config | None:
     else:
         return None
     check_parts(config, source)
-    return dataclasses.replace(
-        config, training=config.training.of_steps(steps or config.training.steps)
-    )
+    training = config.training.of_steps(steps) if steps else config.training
+    return dataclasses.replace(config, training=training)
 
 
 def train_refiner(
