@@ -96,7 +96,7 @@ class Players:
         for name in self.state.optimizers:
             rate = getattr(config, f"{name}_rate") * self.state.scalars["rate"]
             if name == "student":
-                rate *= _one_cycle(self.state.student_step, config.student_steps)
+                rate *= one_cycle(self.state.student_step, config.student_steps)
             elif decayed:
                 rate *= config.decay_factor
             self.state.set_rate(name, rate)
@@ -265,7 +265,7 @@ class Players:
                 weight.requires_grad_(True)
 
 
-def _one_cycle(step: int, steps: int) -> float:
+def one_cycle(step: int, steps: int) -> float:
     """What of a rate is left at a step: up in a line, down by a cosine (arXiv:1708.07120)."""
     rise = max(1, round(WARM * steps))
     if step < rise:

@@ -16,19 +16,28 @@ from simgan_aug.bench.device import byte_time, flop_time, flops, require_gpu, ri
 from simgan_aug.bench.material import untrained
 from simgan_aug.bench.rounds import Figures, Variant, Work, take_turns
 from simgan_aug.bench.table import Ratio, Row, Table
+from simgan_aug.config import load_preset
 from simgan_aug.folders import list_images
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import ResNetRefiner, UnshuffleRefiner
 
+OURS, RESNET = "ours, default", "CycleGAN's resnet_9"
+
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {
     "the paper's": lambda: ResNetRefiner(3),
-    "ours": lambda: UnshuffleRefiner(3),
-    "CycleGAN's resnet_9": lambda: ResNet9(3),
+    OURS: lambda: UnshuffleRefiner(3, **load_preset("default").of_student().refiner.options),
+    "ours, wide": lambda: UnshuffleRefiner(3),
+    RESNET: lambda: ResNet9(3),
 }
 
 FLOP, BYTE = "one operation of bf16", "one byte"
 
-_COLUMNS = {"images/s": ".0f", "GFLOP": ".1f", "of the roofline": "", "times ours, compiled": ""}
+_COLUMNS = {
+    "images/s": ".0f",
+    "GFLOP": ".1f",
+    "of the roofline": "",
+    "resnet_9, compiled / it": "",
+}
 
 
 def gpu(
@@ -69,7 +78,7 @@ def variants_of(refiner: Path, size: tuple[int, int], batch: int) -> dict[str, V
     made: dict[str, Variant] = {FLOP: flop_time, BYTE: byte_time}
     for name in NETWORKS:
         for how in ("eager", "compiled"):
-            if (name, how) != ("CycleGAN's resnet_9", "eager"):
+            if (name, how) != (RESNET, "eager"):
                 made[f"{name}, {how}"] = partial(_network, name, how == "compiled", size, batch)
     for backend in ("torch", "torch-compile"):
         for count in (1, batch):
@@ -134,8 +143,8 @@ def _shapes(network: nn.Module, size: tuple[int, int]) -> list[tuple[int, ...]]:
 
 
 def _row(name: str, figures: Figures, size: tuple[int, int]) -> Row:
-    whole = name.startswith("ours, whole")
-    network = NETWORKS["ours" if whole else name.rpartition(",")[0]]()
+    whole = "whole path" in name
+    network = NETWORKS[OURS if whole else name.rpartition(",")[0]]()
     shapes = _shapes(network, size)
     operations = flops(network, [(1, *shape) for shape in shapes])
     read = 3 if whole else 4 * sum(shape[0] for shape in shapes)  # bytes a px
@@ -146,13 +155,13 @@ def _row(name: str, figures: Figures, size: tuple[int, int]) -> Row:
         "images/s": 1 / figures.median(name),
         "GFLOP": operations / 1e9,
         "of the roofline": None if name.endswith("fp32") else Ratio.of(shares),
-        "times ours, compiled": figures.ratio(name, "ours, compiled"),
+        "resnet_9, compiled / it": None if whole else figures.ratio(f"{RESNET}, compiled", name),
     }
     return Row(name, cells)
 
 
 def _path(backend: str, batch: int, precision: str = "bf16") -> str:
-    return f"ours, whole path, {backend}, batch {batch}, {precision}"
+    return f"{OURS}, whole path, {backend}, batch {batch}, {precision}"
 
 
 def _advice(figures: Figures, batch: int) -> str:

@@ -1,4 +1,4 @@
-"""The default training's step as one would write it down: what `bench train` measures against."""
+"""The default training's steps as one would write them down: what `bench train` is held against."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch.nn import functional as F
 from simgan_aug.batch import Batch
 from simgan_aug.config import Training
 from simgan_aug.history import HistoryBuffer
-from simgan_aug.losses import Critic
-from simgan_aug.players import Regularization
+from simgan_aug.losses import Critic, imitation
+from simgan_aug.players import Regularization, one_cycle
+from simgan_aug.state import STUDENT_BETAS
 
 PENALTY = 0.1
 """r1 and r2 of the default loss."""
@@ -66,6 +67,27 @@ def plain_steps(
             for kept, weight in zip(average.parameters(), refiner.parameters(), strict=True):
                 kept.lerp_(weight, 1 - training.average)
         yield losses | {"discriminator": loss.item()}
+
+
+def plain_student_steps(
+    teacher: nn.Module, student: nn.Module, synthetic: Iterator[Batch], training: Training
+) -> Iterator[dict[str, float]]:
+    """The same for the steps of a student; yields the losses."""
+    device = next(student.parameters()).device
+    optimizer = torch.optim.Adam(student.parameters(), training.student_rate, STUDENT_BETAS)
+    draws = torch.Generator()
+    for number in range(training.student_steps):
+        rate = training.student_rate * one_cycle(number, training.student_steps)
+        optimizer.param_groups[0]["lr"] = rate
+        x = next(synthetic).images.contiguous().to(device)
+        draws.manual_seed(training.seed * 1_000_003 + number)
+        shape = (len(x), teacher.noise_channels, *x.shape[2:])
+        noise = torch.randn(shape, generator=draws).to(device)  # both see the same
+        with torch.no_grad():
+            taught = teacher(x, noise=noise)
+        loss = imitation(student(x, noise=noise), taught)
+        _descend(optimizer, loss)
+        yield {"student": loss.item()}
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

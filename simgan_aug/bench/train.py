@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 
 from simgan_aug import data, plugins
-from simgan_aug.bench.plain import plain_steps
+from simgan_aug.bench.plain import plain_steps, plain_student_steps
 from simgan_aug.bench.rounds import Figures, Skip, Work, take_turns
 from simgan_aug.bench.table import Row, Table
 from simgan_aug.config import load_preset
-from simgan_aug.parts import build_network, regularization
+from simgan_aug.parts import build_network, build_student, regularization
 from simgan_aug.run import Inputs
+from simgan_aug.state import TrainingState
 from simgan_aug.training import train as steps_of
 
 STEPS = 4
@@ -31,6 +32,7 @@ _COLUMNS = {
     "adversarial": ".3f",
     "regularization": ".4f",
     "discriminator": ".3f",
+    "student": ".4f",
     "losses apart": ".1%",
     "peak MiB": ".0f",
 }
@@ -48,6 +50,7 @@ class _Job:
     device: str = "cpu"
     precision: str = "auto"
     is_plain: bool = False
+    of_student: bool = False
 
 
 def train(
@@ -57,10 +60,12 @@ def train(
     rounds: int = 7,
     progress: Callable[[Iterator[int]], Iterator[int]] = iter,
 ) -> Table:
-    """Steps of the default training: the package's, and one written with no thought of speed.
+    """Steps of the default training: the package's, and those written with no thought of speed.
 
-    All take the same crops, noise and draws, but for the seed of one that tells how far apart
-    losses are by chance. CPU time; on a GPU the time until it has done.
+    They are of the game, or of the student that learns after it; in the table, each is held against
+    the plain one of its kind and device. All take the same crops, noise and draws, but for the seed
+    of one that tells how far apart losses are by chance. CPU time; on a GPU the time until it has
+    done.
 
     Args:
         folder: of the hands sample: synthetic.json, synthetic and real.
@@ -74,8 +79,12 @@ def train(
         "plain, another seed": replace(job, is_plain=True, seed=1),
         "ours, fp32": replace(job, precision="fp32"),
         "ours": job,
-        "plain, fp32, GPU": replace(job, is_plain=True, device="cuda"),
-        "ours, GPU": replace(job, device="cuda"),
+        "student, plain, fp32": replace(job, is_plain=True, of_student=True),
+        "student, ours": replace(job, of_student=True),
+    }
+    jobs |= {
+        f"{name}, GPU": replace(jobs[name], device="cuda")
+        for name in ("plain, fp32", "ours", "student, plain, fp32", "student, ours")
     }
     jobs = {
         name: replace(each, losses=scratch / f"{number}.json")
@@ -108,6 +117,8 @@ def _steps(job: _Job) -> Iterator[Losses]:
     """The losses of one step after the other."""
     config = load_preset("default")
     training = replace(config.training, precision=job.precision, seed=job.seed)
+    if job.of_student:
+        training = replace(training, steps=0)
     inputs = Inputs.of([job.folder / "synthetic.json"], [], [job.folder / "real"])
     synthetic = data.read_synthetic(inputs.synthetic_origins, config.data, {})
     real = data.read_real(inputs.real_origins, config.data, synthetic)
@@ -120,19 +131,27 @@ def _steps(job: _Job) -> Iterator[Losses]:
     refiner, discriminator = (
         build_network(kind, part, 3).to(job.device) for kind, part in parts.items()
     )
+    student = None
+    if job.of_student:
+        torch.nn.init.normal_(
+            refiner.get_parameter("head.weight"), std=0.1
+        )  # else there is nothing to learn
+        student = build_student(config, refiner, 3).to(job.device)
     term = regularization(config)
+    if job.is_plain and student is not None:
+        return plain_student_steps(refiner, student, batches[0], training)
     if job.is_plain:
         return plain_steps(refiner, discriminator, term, batches[0], batches[1], training)
     loss = plugins.build("loss", config.loss.name, **config.loss.options)
-    done = steps_of(refiner, discriminator, loss, term, batches[0], batches[1], training)
+    state = TrainingState(refiner, discriminator, training, student=student)
+    done = steps_of(refiner, discriminator, loss, term, batches[0], batches[1], training, state)
     return (dict(step.losses) for step in done)
 
 
 def _row(name: str, jobs: dict[str, _Job], figures: Figures) -> Row:
     if name in figures.skipped:
         return Row(name, skipped=figures.skipped[name])
-    on_gpu = jobs[name].device == "cuda"
-    plain = "plain, fp32, GPU" if on_gpu else "plain, fp32"
+    plain = _plain_of(jobs[name])
     mine, its = (json.loads(jobs[each].losses.read_text()) for each in (name, plain))
     means = {kind: statistics.mean(step[kind] for step in mine) for kind in mine[0]}
     return Row(
@@ -145,6 +164,12 @@ def _row(name: str, jobs: dict[str, _Job], figures: Figures) -> Row:
             "peak MiB": figures.peak_mb[name],
         },
     )
+
+
+def _plain_of(job: _Job) -> str:
+    """The name of what a job is held against."""
+    kind = "student, " if job.of_student else ""
+    return f"{kind}plain, fp32" + (", GPU" if job.device == "cuda" else "")
 
 
 def _apart(mine: Sequence[Losses], its: Sequence[Losses]) -> float:

@@ -8,12 +8,13 @@ import torch
 
 from simgan_aug.batch import Batch
 from simgan_aug.bench import train as module
-from simgan_aug.bench.plain import plain_steps
+from simgan_aug.bench.plain import plain_steps, plain_student_steps
 from simgan_aug.config import Training, load_preset
 from simgan_aug.demo import shipped
 from simgan_aug.losses import Relativistic
 from simgan_aug.networks import Patch, UnshuffleRefiner
 from simgan_aug.parts import regularization
+from simgan_aug.state import TrainingState
 from simgan_aug.training import train
 
 SMALL = Training(batch_size=4, history=4, precision="fp32", seed=3)
@@ -42,6 +43,23 @@ def test_the_plain_loop_takes_the_same_steps():
         assert step.losses == pytest.approx(losses, rel=1e-3)
 
 
+def test_the_plain_loop_of_a_student_takes_the_same_steps():
+    config = dataclasses.replace(SMALL, steps=0, student_steps=6)
+    refiner, discriminator = networks()
+    torch.nn.init.normal_(refiner.head.weight, std=0.1)
+    first, second = (UnshuffleRefiner(3, factor=4, features=8) for _ in range(2))
+    second.load_state_dict(first.state_dict())
+    state = TrainingState(refiner, discriminator, config, student=second)
+    term = regularization(load_preset("default"))
+
+    plain = plain_student_steps(refiner, first, sides()[0], config)
+    ours = train(refiner, discriminator, Relativistic(), term, *sides(), config, state)
+
+    for step, losses in zip(ours, plain, strict=True):
+        assert step.losses == pytest.approx(losses, rel=1e-3)
+    assert step.number == 6
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_table_has_the_losses_of_each_variant_and_skips_what_is_not_here(tmp_path, monkeypatch):
@@ -51,6 +69,7 @@ def test_the_table_has_the_losses_of_each_variant_and_skips_what_is_not_here(tmp
     assert ours["adversarial"] == pytest.approx(plain["adversarial"], rel=0.01)
     assert ours["losses apart"] < table.row("plain, another seed").cells["losses apart"]
     assert ours["times as fast"].median > 0
+    assert table.row("student, ours").cells["losses apart"] < 0.1
     if not torch.cuda.is_available():
         assert table.row("ours, GPU").skipped == "no GPU here"
 
