@@ -1,11 +1,11 @@
-"""The one path from synthetic to refined pixels."""
+"""The one way from synthetic to refined pixels: what seeds draw; `simgan_aug.refining` computes."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,10 +17,9 @@ from simgan_aug.config import Tone
 from simgan_aug.devices import uploaded
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.graphs import Replayed, is_recordable
-from simgan_aug.networks.contract import halo, memory_per_pixel
 from simgan_aug.pixels import Image, Pixels
+from simgan_aug.refining import Refining
 from simgan_aug.rows import in_batches
-from simgan_aug.tiles import Box, Tile, tiled, whole
 
 
 class ImageRefiner:
@@ -61,8 +60,6 @@ class ImageRefiner:
         backend: str | Backend = "torch",
         white: int = 0,
     ) -> None:
-        if max_workspace_mb < 1:
-            raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
         Tone(match=match, share=share)  # refuses what is neither
         self.network: nn.Module = network.eval().requires_grad_(False)
         if isinstance(backend, str):
@@ -73,7 +70,7 @@ class ImageRefiner:
         self.bank = None if bank is None else bank.cpu()  # a few numbers, picked by the CPU
         self.match, self.share = match, share
         self.white = white
-        self.max_workspace_mb = max_workspace_mb
+        self._refining = Refining(network, backend, match, max_workspace_mb)
         recorded = is_recordable(network) and is_recordable(backend)
         self._replayed = Replayed(self.device) if recorded else None
         self._looked = False  # whether the range of floats on a GPU has been checked, once
@@ -179,7 +176,7 @@ class ImageRefiner:
         seeds, strengths = seeds_of(seed, count), strengths_of(strength, count)
         return pixels.gathered(
             self._refined(pixels.part(rows, self.device), seeds[rows], strengths[rows])
-            for rows in self._rows(*pixels.shape)
+            for rows in self._refining.rows(*pixels.shape)
         )
 
     def _refined(self, pixels: Pixels, seeds: list[int], strengths: list[float]) -> Tensor:
@@ -188,11 +185,11 @@ class ImageRefiner:
 
         @torch.no_grad()  # not inference_mode: a task network trains on what we return
         def made(native: Tensor, *drawn: Tensor | None) -> list[Tensor]:
-            return [self._made(pixels.of(native), *drawn)]
+            return [self._refining(pixels.of(native), *drawn)]
 
         numbers = torch.tensor(strengths, dtype=torch.float32)
         drawn = (
-            noise.keys(seeds) if self._noise_channels else None,
+            noise.keys(seeds) if self._refining.noise_channels else None,
             None if self.bank is None else torch.stack([tone.pick(self.bank, s) for s in seeds]),
             self._shares(seeds),
             None if is_whole else numbers,
@@ -204,119 +201,12 @@ class ImageRefiner:
         place = [weight.data_ptr() for weight in islice(self.network.parameters(), 1)]
         return self._replayed(made, (pixels.kind, *place), pixels.native, *there)[0]
 
-    def _made(
-        self,
-        pixels: Pixels,
-        keys: Tensor | None,
-        references: Tensor | None,
-        shares: Tensor | None,
-        strengths: Tensor | None,
-    ) -> Tensor:
-        """A part of a batch refined; the tone is that of what is seen.
-
-        Args:
-            pixels: of the part.
-            keys: of the noise of each image.
-            references: tones of real photos, (N, C, Q) in [0, 1].
-            shares: of the match after the network, (N,).
-            strengths: (N,); None: all of the change.
-        """
-        colour, seen = pixels.colour().to(self.device), pixels.seen()
-        if seen is not None:
-            seen = seen.to(self.device)
-        change = self._drawn(colour, references, keys, seen)
-        if references is not None and shares is not None:
-            if pixels.has_levels:
-                toned = self._matched(pixels.levels(change), references, shares, seen)
-                if strengths is None:
-                    return cast(Tensor, pixels.with_levels(toned))
-                change = toned.float().div_(255).sub_(colour)
-            else:
-                refined = change.add_(colour).nan_to_num_(0).clamp_(0, 1)
-                change = self._matched(refined, references, shares, seen).sub_(colour)
-        if strengths is not None:
-            change.mul_(strengths[:, None, None, None])
-        return cast(Tensor, pixels.add(change))
-
-    def _drawn(
-        self,
-        colour: Tensor,
-        references: Tensor | None,
-        keys: Tensor | None,
-        seen: Tensor | None,
-    ) -> Tensor:
-        """What the network adds to (N, C, H, W) in [0, 1], and a match before it."""
-        toned = colour
-        if references is not None and self.match == "before":
-            toned = self._matched(colour, references, references.new_ones(len(colour)), seen)
-        # For whole images: neither device nor tiles change the result.
-        size = (self._noise_channels, *colour.shape[2:])
-        grain = None if keys is None else noise.of_keys(keys, size)
-        change = self._texture(toned, references, grain)
-        if toned is not colour:
-            change.add_(toned).sub_(colour)
-        return change
-
-    def _texture(self, toned: Tensor, references: Tensor | None, grain: Tensor | None) -> Tensor:
-        """What the network adds, tile by tile."""
-        known = None if references is None else references * 2 - 1
-
-        def added(outer: Box) -> Tensor:
-            inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
-            seen = None if grain is None else grain[..., *outer]
-            change = self.backend.added(inputs, seen, known)  # in units of [-1, 1]
-            return change.div_(2).clamp_(-1, 1)
-
-        tiles = self._tiles(*toned.shape[2:])
-        if len(tiles) == 1:
-            return added(tiles[0].seen)
-        change = torch.empty_like(toned)
-        for tile in tiles:
-            change[..., *tile.place] = added(tile.seen)[..., *tile.inner]
-        return change
-
-    def _matched(
-        self, images: Tensor, references: Tensor, shares: Tensor, seen: Tensor | None
-    ) -> Tensor:
-        """The images, as `tone.matched` takes them, in these tones, each by its share."""
-        if images.is_cuda:  # all at once; a CPU has one image at a time in its cache
-            return tone.matched_together(images, references, shares, seen)
-        masks = [None] * len(images) if seen is None else list(seen)
-        each = zip(images, references, shares.tolist(), masks, strict=True)
-        matched = [tone.matched(*one) for one in each]
-        return matched[0][None] if len(matched) == 1 else torch.stack(matched)
-
     def _shares(self, seeds: Sequence[int]) -> Tensor | None:
         """Of the match after the network, (N,); None: there is none."""
         if self.bank is None or self.match != "after":
             return None
         shares = [tone.pick_share(self.share, seed) for seed in seeds]
         return torch.tensor(shares, dtype=torch.float32)
-
-    @property
-    def _noise_channels(self) -> int:
-        return int(getattr(self.network, "noise_channels", 0))
-
-    def _rows(self, count: int, height: int, width: int) -> Iterator[slice]:
-        """Slices of a batch that fit into the workspace together."""
-        size = max(1, self._budget() // (height * width))
-        return (slice(start, start + size) for start in range(0, count, size))
-
-    def _tiles(self, height: int, width: int) -> list[Tile]:
-        """What covers an image; itself, where it fits into the workspace."""
-        if height * width <= self._budget():
-            return whole(height, width)
-        margin = halo(self.network)
-        if margin is None:
-            raise ImageError(
-                f"a {width}x{height} image needs more than {self.max_workspace_mb} MiB and this "
-                "refiner declares no receptive_field, so it cannot be tiled; raise max_workspace_mb"
-            )
-        return tiled(height, width, margin, self._budget(), getattr(self.network, "multiple", 1))
-
-    def _budget(self) -> int:
-        """Pixels whose activations fit into the workspace."""
-        return max(1, self.max_workspace_mb * 2**20 // memory_per_pixel(self.network))
 
 
 def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-_BITS = 16
+BITS = 16
 """Of a hash that pick a quantile of the normal distribution; the outermost are 4.3 apart from 0."""
 
 
@@ -33,9 +33,9 @@ def of_keys(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     factor, offset = keys.unbind(1)
     places = torch.arange(math.prod(shape), dtype=torch.int32, device=keys.device)
     hashed = _hashed(places * factor[:, None] + offset[:, None])
-    picked = hashed.bitwise_right_shift_(32 - _BITS).bitwise_and_(2**_BITS - 1)
-    quantiles: Tensor = _quantiles(keys.device)
-    return quantiles.index_select(0, picked.flatten()).view(-1, *shape)
+    picked = hashed.bitwise_right_shift_(32 - BITS).bitwise_and_(2**BITS - 1)
+    known: Tensor = quantiles(keys.device)
+    return known.index_select(0, picked.flatten()).view(-1, *shape)
 
 
 def _draws(seed: int) -> np.random.Generator:
@@ -52,9 +52,9 @@ def _hashed(values: Tensor) -> Tensor:
 
 
 @functools.cache
-def _quantiles(device: torch.device) -> Tensor:
+def quantiles(device: torch.device) -> Tensor:
     """Of the standard normal distribution, in the middle of so many equal parts; kept for good, as
     a recording may read them."""
-    middles = (torch.arange(2**_BITS, dtype=torch.float64) + 0.5) / 2**_BITS
-    quantiles: Tensor = torch.special.ndtri(middles).float()
-    return quantiles.to(device)
+    middles = (torch.arange(2**BITS, dtype=torch.float64) + 0.5) / 2**BITS
+    values: Tensor = torch.special.ndtri(middles).float()
+    return values.to(device)

@@ -155,6 +155,11 @@ class Pixels:
         return self._with(_added(self._native[:, : self._colours], change, self._scale))
 
     @property
+    def is_plain(self) -> bool:
+        """Whether the values are the colours, red first, and nothing else."""
+        return not (self._grey or self._reversed) and self._native.shape[1] == self._channels
+
+    @property
     def has_levels(self) -> bool:
         """Whether its colours are levels, which tables take: uint8 on a CPU, and no grey that is
         shown as three."""
@@ -166,9 +171,9 @@ class Pixels:
         colour = self._native[:, : self._colours]
         return _added(colour.flip(1) if self._reversed else colour, change, self._scale)
 
-    def with_levels(self, levels: Tensor) -> Image:
-        """The image with such colours instead of its own."""
-        return self._with(levels.flip(1) if self._reversed else levels)
+    def with_colours(self, colours: Tensor) -> Image:
+        """The image with others instead of its own: (N, channels, H, W) of its dtype, red first."""
+        return self._with(colours.flip(1) if self._reversed else colours)
 
     def _with(self, colour: Tensor) -> Image:
         """The image with other colours, which lie as they do in it."""

@@ -77,7 +77,7 @@ def apply_curve(image: Tensor, curve: Tensor) -> Tensor:
     """An image through a curve: (C, H, W), (C, LEVELS) -> (C, H, W)."""
     position = (image * (LEVELS - 1)).clamp(0, LEVELS - 1).flatten(1)
     nearest = position.round().long()  # the level that the histogram counted it at
-    toned = curve.gather(1, nearest) + (position - nearest) * _gain(curve).gather(1, nearest)
+    toned = curve.gather(1, nearest) + (position - nearest) * gain(curve).gather(1, nearest)
     return toned.view_as(image)
 
 
@@ -112,12 +112,22 @@ def matched_together(
         shares: (N,).
         seen: (N, H, W) bool.
     """
-    count, channels = images.shape[:2]
-    counts = _histograms(images, seen).flatten(0, 1)  # (N C, LEVELS)
-    curves = tone_curve(counts, references.flatten(0, 1))
-    curves = _shared(curves, shares[:, None].expand(-1, channels).reshape(-1, 1))
-    of_channels = zip(images.unbind(1), curves.view(count, channels, LEVELS).unbind(1), strict=True)
+    curves = shared_curves(_histograms(images, seen), references, shares)
+    of_channels = zip(images.unbind(1), curves.unbind(1), strict=True)
     return torch.stack([apply_curve(each, curve) for each, curve in of_channels], dim=1)
+
+
+def shared_curves(counts: Tensor, references: Tensor, shares: Tensor) -> Tensor:
+    """The curves of a batch, each a share of the way, (N, C, LEVELS).
+
+    Args:
+        counts: (N, C, LEVELS) histograms.
+        references: (N, C, QUANTILES).
+        shares: (N,).
+    """
+    curves = tone_curve(counts.flatten(0, 1), references.flatten(0, 1))
+    wanted = shares[:, None].expand(-1, counts.shape[1]).reshape(-1, 1)
+    return _shared(curves, wanted).view_as(counts)
 
 
 def _histograms(images: Tensor, seen: Tensor | None) -> Tensor:
@@ -163,12 +173,12 @@ def _matched_by_tables(
         level[band] = _positions(pixels[band]).round_()
     levels: Levels = level.numpy()
     curve = _shared(tone_curve(_counts(levels, seen), reference), share)
-    tables = [table.T.contiguous().numpy()[None] for table in (_gain(curve), curve)]
+    tables = [table.T.contiguous().numpy()[None] for table in (gain(curve), curve)]
     toned = torch.empty_like(pixels)
     for band in bands:
         position = _positions(pixels[band])
-        gain, base = (_looked_up(levels[band], table) for table in tables)
-        torch.add(position.sub_(position.round()).mul_(gain), base, out=toned[band])
+        slope, base = (_looked_up(levels[band], table) for table in tables)
+        torch.add(position.sub_(position.round()).mul_(slope), base, out=toned[band])
     return toned.movedim(-1, 0)
 
 
@@ -210,8 +220,11 @@ def _shared(curve: Tensor, share: float | Tensor) -> Tensor:
     return torch.lerp(levels.expand_as(curve), curve, share)
 
 
-def _gain(curve: Tensor) -> Tensor:
-    """How much of what lies between levels passes: 1 at most, or flat areas would leave theirs."""
+def gain(curve: Tensor) -> Tensor:
+    """How much of what lies between levels passes: 1 at most, or flat areas would leave theirs.
+
+    (C, LEVELS) -> the same.
+    """
     rise = curve.diff(dim=1).clamp(max=1 / (LEVELS - 1))
     return torch.minimum(
         F.pad(rise, (1, 0), mode="replicate"), F.pad(rise, (0, 1), mode="replicate")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from simgan_aug.bench.detector import Targets, detector, detector_name
 from simgan_aug.bench.device import require_gpu
 from simgan_aug.bench.material import untrained
-from simgan_aug.bench.rounds import Figures, Variant, Work, take_turns
+from simgan_aug.bench.rounds import Figures, turns_here
 from simgan_aug.bench.table import Row, Table
 from simgan_aug.data import RefinedLoader
 from simgan_aug.folders import list_images
@@ -37,7 +37,7 @@ def loop(
     refiner: Path | None = None,
     size: tuple[int, int] = (640, 480),
     batch: int = 4,
-    steps: int = 10,
+    steps: int = 20,
     rounds: int = 7,
     progress: Callable[[Iterator[int]], Iterator[int]] = iter,
 ) -> Table:
@@ -45,6 +45,7 @@ def loop(
 
     They come as uint8 in page-locked memory, decoded already: the loader's own work is left out.
     "Beside" is on a stream and in a thread of its own, as `RefinedLoader` does; "before" is not.
+    All are steps of one detector in one process: two of them differ by more than refining costs.
 
     Args:
         folder: photos, for the tone step.
@@ -61,18 +62,19 @@ def loop(
     require_gpu()
     photos = [folder / name for name in list_images(folder)][:16]
     refiner = refiner or untrained(scratch / "refiner.safetensors", photos)
-    trained = partial(_training, size=size, batch=batch, steps=steps)
-    variants: dict[str, Variant] = {
-        PLAIN: trained,
-        ASIDE: partial(trained, refiner),
-        COMPILED: partial(trained, refiner, backend="torch-compile"),
-        INLINE: partial(trained, refiner, prefetch=False),
+    torch.manual_seed(0)
+    device = torch.device("cuda")
+    step = step_of(detector(size).to(device).train(), device)
+    refined = partial(RefinedLoader, refiner=refiner, p=1)
+    ways: dict[str, Callable[[Any], Any]] = {
+        PLAIN: iter,
+        ASIDE: refined,
+        COMPILED: partial(refined, backend="torch-compile"),
+        INLINE: partial(refined, prefetch=False),
     }
-    # As many threads as a training has.
-    figures = take_turns(
-        variants, rounds=rounds, seconds=0, threads=torch.get_num_threads(), progress=progress
-    )
-    return table_of(figures)
+    loaders = {name: iter(way(endless(size, batch, pinned=True))) for name, way in ways.items()}
+    works = {name: partial(_trained, step, loader, steps) for name, loader in loaders.items()}
+    return table_of(turns_here(works, rounds, progress))
 
 
 def table_of(figures: Figures) -> Table:
@@ -87,8 +89,7 @@ def table_of(figures: Figures) -> Table:
         )
         for name in figures.values
     ]
-    skipped = [Row(name, skipped=why) for name, why in figures.skipped.items()]
-    return Table(detector_name(), _COLUMNS, rows + skipped, [_advice(figures)])
+    return Table(detector_name(), _COLUMNS, rows, [_advice(figures)])
 
 
 def endless(size: tuple[int, int], batch: int, pinned: bool) -> Iterator[tuple[Tensor, Targets]]:
@@ -124,43 +125,22 @@ def step_of(model: nn.Module, device: torch.device) -> Callable[[tuple[Tensor, T
     return step
 
 
-def _training(
-    refiner: Path | None = None,
-    *,
-    size: tuple[int, int],
-    batch: int,
-    steps: int,
-    backend: str = "torch",
-    prefetch: bool | None = None,
-) -> Work:
-    require_gpu()
-    torch.manual_seed(0)
-    device = torch.device("cuda")
-    step = step_of(detector(size).to(device).train(), device)
-    batches: Iterator[Any] = endless(size, batch, pinned=True)
-    if refiner is not None:
-        batches = iter(RefinedLoader(batches, refiner, p=1, backend=backend, prefetch=prefetch))
-
-    def work() -> float:
-        torch.cuda.synchronize()
-        began = time.perf_counter()
-        for _ in range(steps):
-            step(next(batches))
-        torch.cuda.synchronize()
-        return (time.perf_counter() - began) / steps
-
-    return work
+def _trained(step: Callable[[Any], Tensor], batches: Iterator[Any], steps: int) -> float:
+    """Seconds a step."""
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for batch in itertools.islice(batches, steps):
+        step(batch)
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / steps
 
 
 def _advice(figures: Figures) -> str:
-    ratios = {name: figures.ratio(name, PLAIN) for name in (ASIDE, COMPILED)}
-    known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
-    if not known:
-        return "nothing to recommend: no refinement was measured"
-    best = min(known, key=lambda name: known[name].median)
-    backend = best.rpartition(", ")[2]
-    notices = "does not notice" if known[best].median <= NOTICED else "notices"
+    best = min((ASIDE, COMPILED), key=figures.median)
+    backend, ratio = best.rpartition(", ")[2], figures.ratio(best, PLAIN)
+    assert ratio is not None
+    notices = "does not notice" if ratio.median <= NOTICED else "notices"
     return (
         f"take a RefinedLoader with the backend {backend!r}: this training {notices} it "
-        f"({known[best]} times as long)"
+        f"({ratio} times as long)"
     )

@@ -172,7 +172,7 @@ def bench_gpu(images: Path | None, as_json: bool, **settings: Any) -> None:
 @_REFINER
 @_SIZE
 @click.option("--batch", type=click.IntRange(min=1), default=4, show_default=True, help="Images.")
-@click.option("--steps", type=click.IntRange(min=1), default=10, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), default=20, show_default=True)
 @_ROUNDS
 @_JSON
 def bench_loop(images: Path | None, as_json: bool, **settings: Any) -> None:

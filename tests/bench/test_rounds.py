@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from simgan_aug.bench.rounds import Skip, take_turns
+from simgan_aug.bench.rounds import Skip, take_turns, turns_here
 from simgan_aug.bench.table import Ratio, Row, Table
 from simgan_aug.errors import ConfigError, DependencyError
 
@@ -125,6 +125,20 @@ def test_torch_has_as_many_threads_as_are_asked_for():
 
 
 # Tables.
+
+
+def test_turns_within_this_process_are_reversed_every_round_after_one_that_is_not_counted():
+    done = []
+
+    def work(name):
+        done.append(name)
+        return float(len(done))
+
+    figures = turns_here({name: partial(work, name) for name in "ab"}, rounds=2)
+
+    assert "".join(done) == "ab" + "ab" + "ba"
+    assert figures.values == {"a": [3, 6], "b": [4, 5]}
+
 
 TABLE = Table(
     "variant",
