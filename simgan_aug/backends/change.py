@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from simgan_aug.backends.openvino import openvino, request_of
 from simgan_aug.errors import DependencyError
-from simgan_aug.networks.contract import added_by, takes_reference
+from simgan_aug.networks.contract import condition, takes_reference
 from simgan_aug.tone import QUANTILES
 
 Call = Callable[[Sequence[Tensor]], Tensor]
@@ -37,7 +37,13 @@ class Change(nn.Module):
         """(N, C, H, W) in [-1, 1], and what else the network takes -> what it adds."""
         noise = others[0] if self._has_noise else None
         reference = others[-1] if self._has_reference else None
-        return added_by(self.network, images, noise, reference)
+        if not hasattr(self.network, "core"):
+            extra = condition(self.network, noise, reference)
+            return cast(Tensor, self.network(images, **extra) - images)
+        network = cast(Any, self.network)
+        return cast(
+            Tensor, network.unfold(network.core(network.fold(images, noise), reference), images)
+        )
 
     def example(self, channels: int, size: tuple[int, int]) -> list[Tensor]:
         """Inputs for an image of this width and height."""

@@ -10,12 +10,13 @@ change what lies within half a receptive field of the border.
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from simgan_aug.networks.contract import added_by, to_channels_last
+from simgan_aug.networks.contract import condition, to_channels_last
 
 
 class TorchBackend:
@@ -38,10 +39,12 @@ class TorchBackend:
         self.identity = f"{'compiled ' if compiled else ''}torch {torch.__version__}"
         self._network = network.to(device)
         to_channels_last(self._network)
-        added = functools.partial(added_by, network)
-        self._added = torch.compile(added, dynamic=False) if compiled else added
+        self._run: Callable[..., Any] = network
+        if compiled:
+            self._run = torch.compile(network, dynamic=False)
 
     def added(self, images: Tensor, noise: Tensor | None, reference: Tensor | None) -> Tensor:
         """See `Backend`."""
+        extra = condition(self._network, noise, reference)
         with torch.autocast(self.device.type, torch.bfloat16, self.precision == "bf16"):
-            return self._added(images, noise, reference)
+            return cast(Tensor, self._run(images, **extra) - images)

@@ -28,7 +28,6 @@ height and width, and nothing in it may depend on them but through the shapes of
 from __future__ import annotations
 
 import math
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -52,20 +51,6 @@ def condition(
             )
         wanted["reference"] = reference
     return wanted
-
-
-def added_by(
-    refiner: nn.Module, images: Tensor, noise: Tensor | None, reference: Tensor | None
-) -> Tensor:
-    """What a refiner adds to images; by its stages, if it has them: nothing is taken away again."""
-    given = condition(refiner, noise, reference)
-    if not hasattr(refiner, "core"):
-        refined: Tensor = refiner(images, **given)
-        return refined - images
-    stages = cast(Any, refiner)
-    features = stages.core(stages.fold(images, given.get("noise")), given.get("reference"))
-    added: Tensor = stages.unfold(features, images)
-    return added
 
 
 TONE_LEVELS = 8
