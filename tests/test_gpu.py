@@ -101,7 +101,9 @@ def test_every_kind_of_image_on_either_side_is_refined_alike(dtype, channels):
     for place in ("cpu", "cuda"):
         refined = on_gpu(image.to(place), seed=3)
         assert (refined.dtype, refined.device.type) == (dtype, place)
-        assert (refined.cpu().double() * 255 / full - expected).abs().max() <= 1
+        # Where there is more than 256 levels to tell, a steep tone curve shows what is apart.
+        limit = 1 if dtype == torch.uint8 else 1.5
+        assert (refined.cpu().double() * 255 / full - expected).abs().max() <= limit
 
 
 @BACKENDS
@@ -116,7 +118,7 @@ def test_a_replayed_refinement_is_that_of_its_own_image_seeds_and_strengths(back
 
     assert len(refine._replayed._recordings) >= 1
     assert len({each.cpu().numpy().tobytes() for each in refined}) == 6
-    as_it_is = toning("cuda")
+    as_it_is = toning("cuda", backend=backend)
     for each, image, how in zip(refined, images, asked, strict=True):
         as_it_is._replayed._calls.clear()  # never recorded
         assert (each.float() - as_it_is(image, **how).float()).abs().max() * (
