@@ -190,7 +190,7 @@ class ImageRefiner:
         numbers = torch.tensor(strengths, dtype=torch.float32)
         drawn = (
             noise.keys(seeds) if self._refining.noise_channels else None,
-            None if self.bank is None else torch.stack([tone.pick(self.bank, s) for s in seeds]),
+            None if self.bank is None else tone.pick(self.bank, seeds),
             self._shares(seeds),
             None if is_whole else numbers,
         )
@@ -205,8 +205,7 @@ class ImageRefiner:
         """Of the match after the network, (N,); None: there is none."""
         if self.bank is None or self.match != "after":
             return None
-        shares = [tone.pick_share(self.share, seed) for seed in seeds]
-        return torch.tensor(shares, dtype=torch.float32)
+        return tone.pick_shares(self.share, seeds)
 
 
 def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:

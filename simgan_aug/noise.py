@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simgan_aug import draws
+
 BITS = 16
 """Of a hash that pick a quantile of the normal distribution; the outermost are 4.3 apart from 0."""
 
 
 def keys(seeds: Sequence[int]) -> Tensor:
     """What seeds draw for `of_keys`, (N, 2) int32: a factor, which is odd, and an offset."""
-    pairs = [_draws(seed).integers(-(2**31), 2**31, size=2) for seed in seeds]
-    numbers = torch.from_numpy(np.array(pairs, dtype=np.int32).reshape(-1, 2))
+    pairs = draws.bits(seeds, draws.NOISE).astype("<u8").view("<i4").reshape(-1, 2)
+    numbers = torch.from_numpy(pairs.astype(np.int32))
     numbers[:, 0] |= 1
     return numbers
 
@@ -36,11 +38,6 @@ def of_keys(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
     picked = hashed.bitwise_right_shift_(32 - BITS).bitwise_and_(2**BITS - 1)
     known: Tensor = quantiles(keys.device)
     return known.index_select(0, picked.flatten()).view(-1, *shape)
-
-
-def _draws(seed: int) -> np.random.Generator:
-    """Apart from the tone of the same seed."""
-    return np.random.default_rng([seed % 2**64, 0x6E6F697365])
 
 
 def _hashed(values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ curve is monotone per channel and so cannot move an edge.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -17,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from simgan_aug import draws
 
 LEVELS = 256
 """Knots of a tone curve; the values of a uint8 image lie exactly on them."""
@@ -231,16 +234,14 @@ def gain(curve: Tensor) -> Tensor:
     )
 
 
-def pick(bank: Tensor, seed: int) -> Tensor:
-    """The reference that belongs to a seed: (K, C, QUANTILES) -> (C, QUANTILES)."""
-    return bank[int(_draws(seed).integers(len(bank)))]
+def pick(bank: Tensor, seeds: Sequence[int]) -> Tensor:
+    """The references that belong to seeds: (K, C, QUANTILES) -> (N, C, QUANTILES)."""
+    rows = (draws.uniforms(seeds, draws.TONE) * len(bank)).astype(np.int64)
+    return bank.index_select(0, torch.from_numpy(rows))  # an index would wake all threads
 
 
-def pick_share(shares: tuple[float, float], seed: int) -> float:
-    """The share of the match that belongs to a seed, between two ends."""
-    return float(_draws(seed, 1).uniform(*shares))
-
-
-def _draws(seed: int, stream: int = 0) -> np.random.Generator:
-    """Apart from the noise of the same seed."""
-    return np.random.default_rng([seed % 2**64, 0x746F6E65 + stream])
+def pick_shares(ends: tuple[float, float], seeds: Sequence[int]) -> Tensor:
+    """The shares of the match that belong to seeds, between two ends, (N,) float32."""
+    low, high = ends
+    shares = low + (high - low) * draws.uniforms(seeds, draws.SHARE)
+    return torch.from_numpy(shares.astype(np.float32))

@@ -46,7 +46,7 @@ LAYERS = [
     {"alike"},
     {"batch", "discovery", "factories", "files", "formats", "noise", "offers", "spans"}
     | {"tiles", "twice"},
-    {"devices", "graphs"},
+    {"devices", "draws", "graphs"},
     {"errors"},
 ]
 """From top to bottom, as in the design; an import points to a lower line or into its own room."""

@@ -85,7 +85,9 @@ def take_labelled(
         window, inside = _window(image.shape[0], image.shape[1], own)
         pixels = _colour(image[window], white)
         if bank is not None and match:
-            curve = tone.tone_curve(tone.histogram(_colour(image, white)), tone.pick(bank, number))
+            curve = tone.tone_curve(
+                tone.histogram(_colour(image, white)), tone.pick(bank, [number])[0]
+            )
             pixels = tone.apply_curve(pixels, curve)
         images.append(_image(pixels))
         labels.append(inside)
