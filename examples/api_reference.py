@@ -17,19 +17,16 @@ import simgan_aug
 
 def modules() -> list[str]:
     """The package and each module right below it; pdoc finds what lies further down."""
-    below = pkgutil.iter_modules(simgan_aug.__path__, "simgan_aug.")
-    try:
-        importlib.import_module("simgan_aug.transforms.torchvision")
-    except simgan_aug.SimganAugError as error:
-        print(f"left out: {error}")
-        hidden = ["!simgan_aug.transforms.torchvision"]
-    else:
-        hidden = []
-    return [
-        "simgan_aug",
-        *(each.name for each in below if each.name != "simgan_aug.presets"),
-        *hidden,
-    ]
+    below = {each.name for each in pkgutil.iter_modules(simgan_aug.__path__, "simgan_aug.")}
+    hidden = []
+    for name in ("simgan_aug.kernels", "simgan_aug.transforms.torchvision"):
+        try:
+            importlib.import_module(name)
+        except simgan_aug.SimganAugError as error:
+            print(f"left out: {error}")
+            hidden.append(name)
+    shown = sorted(below - {"simgan_aug.presets", *hidden})
+    return ["simgan_aug", *shown, *(f"!{name}" for name in hidden if name not in below)]
 
 
 def main() -> None:

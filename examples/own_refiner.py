@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from simgan_aug import ImageRefiner, hookimpl
-from simgan_aug.config import Config, parse
+from simgan_aug.config import Config
+from simgan_aug.configfile import parse
 from simgan_aug.preview import preview_folders
 from simgan_aug.run import REFINER, Inputs, Run
 from simgan_aug.sheet import save_png

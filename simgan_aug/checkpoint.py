@@ -20,8 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from simgan_aug import config as config_module
-from simgan_aug import plugins
+from simgan_aug import configfile, plugins
 from simgan_aug.config import Config
 from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
 from simgan_aug.files import write_atomically
@@ -130,7 +129,7 @@ def load(refiner: str | os.PathLike[str]) -> Checkpoint:
                 f"{path}: written by an earlier simgan_aug (format {header['format']}), whose "
                 "refiner computes otherwise; train it again, or refine with that version"
             )
-        settings = config_module.parse(header["config"], source=str(path))
+        settings = configfile.parse(header["config"], source=str(path))
         channels, provenance = int(header["channels"]), dict(header["provenance"])
         network = _network(path, settings, channels, tensors, dict(header["refiner"]))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from simgan_aug.config import load_config
+from simgan_aug.configfile import load_config
 from simgan_aug.dataset import AuditJob, refine
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.files import write_atomically

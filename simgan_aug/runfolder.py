@@ -23,7 +23,8 @@ from typing import Any
 from torch import Tensor
 
 from simgan_aug import checkpoint
-from simgan_aug.config import Config, parse
+from simgan_aug.config import Config
+from simgan_aug.configfile import parse
 from simgan_aug.data import Source
 from simgan_aug.data.inputs import Inputs
 from simgan_aug.errors import CheckpointError, ConfigError, DataError

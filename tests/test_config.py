@@ -8,8 +8,9 @@ import json
 import pytest
 from plugged import plugged
 
-from simgan_aug import config, plugins
-from simgan_aug.config import Config, Part, Training, load_config, load_preset, parse, presets
+from simgan_aug import plugins
+from simgan_aug.config import Config, Part, Training
+from simgan_aug.configfile import load_config, load_preset, parse, presets
 from simgan_aug.errors import ConfigError
 
 

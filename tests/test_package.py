@@ -33,6 +33,7 @@ LAYERS = [
     {"state"},
     # wiring
     {"checkpoint"},
+    {"configfile"},
     {"config"},
     {"plugins"},
     {"builtin", "observers"},

@@ -248,7 +248,7 @@ def test_a_full_disk_is_one_clear_error(inputs, small_disk):
 
 @pytest.mark.parametrize("preset", ["paper-eyes", "paper-hands", "wide", "default"])
 def test_every_preset_trains(inputs, tmp_path, preset):
-    from simgan_aug.config import load_preset
+    from simgan_aug.configfile import load_preset
 
     config = load_preset(preset)
     few = dataclasses.replace(

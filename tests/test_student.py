@@ -12,7 +12,8 @@ from torch import nn
 
 from simgan_aug import checkpoint
 from simgan_aug.alarms import check
-from simgan_aug.config import Part, parse
+from simgan_aug.config import Part
+from simgan_aug.configfile import parse
 from simgan_aug.errors import CheckpointError, ConfigError, TrainingError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.losses import CrossEntropy, Relativistic, imitation

@@ -23,7 +23,8 @@ from test_training import (
 from torch import nn
 
 from simgan_aug import hookimpl, plugins
-from simgan_aug.config import Config, Part, Regularization, Term, parse
+from simgan_aug.config import Config, Part, Regularization, Term
+from simgan_aug.configfile import parse
 from simgan_aug.errors import ConfigError, DivergenceError, PluginError
 from simgan_aug.losses import LeastSquares
 from simgan_aug.parts import build_terms, check_parts

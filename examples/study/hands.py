@@ -35,7 +35,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from simgan_aug import coco, geometry
-from simgan_aug.config import Config, load_config, load_preset
+from simgan_aug.config import Config
+from simgan_aug.configfile import load_config, load_preset
 from simgan_aug.devices import resolve_device, resolve_precision
 from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.inference import ImageRefiner

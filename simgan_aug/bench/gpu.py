@@ -16,7 +16,7 @@ from simgan_aug.bench.device import byte_time, flop_time, flops, require_gpu, ri
 from simgan_aug.bench.material import untrained
 from simgan_aug.bench.rounds import Figures, Variant, Work, take_turns
 from simgan_aug.bench.table import Ratio, Row, Table
-from simgan_aug.config import load_preset
+from simgan_aug.configfile import load_preset
 from simgan_aug.folders import list_images
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import ResNetRefiner, UnshuffleRefiner

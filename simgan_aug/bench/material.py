@@ -13,7 +13,8 @@ from PIL import Image
 
 from simgan_aug import tone
 from simgan_aug.checkpoint import Checkpoint, save_checkpoint
-from simgan_aug.config import Config, Part, Tone, load_preset
+from simgan_aug.config import Config, Part, Tone
+from simgan_aug.configfile import load_preset
 from simgan_aug.folders import list_images
 from simgan_aug.networks import UnshuffleRefiner
 

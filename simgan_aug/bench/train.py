@@ -17,7 +17,7 @@ from simgan_aug import data, plugins
 from simgan_aug.bench.plain import plain_steps, plain_student_steps
 from simgan_aug.bench.rounds import Figures, Skip, Work, take_turns
 from simgan_aug.bench.table import Row, Table
-from simgan_aug.config import load_preset
+from simgan_aug.configfile import load_preset
 from simgan_aug.parts import build_network, build_student, regularization
 from simgan_aug.run import Inputs
 from simgan_aug.state import TrainingState

@@ -98,7 +98,7 @@ def _configured(
     seed: int | None,
 ) -> Any:
     """The config of a new run: a preset or a file, and what the options change."""
-    from simgan_aug.config import load_config, load_preset
+    from simgan_aug.configfile import load_config, load_preset
     from simgan_aug.run import check_parts
 
     if preset and config_file:
@@ -120,7 +120,7 @@ def _resumed(
     settings: dict[str, Any],
 ) -> tuple[Any, Any]:
     """Config and inputs of a run that goes on; its data may have moved."""
-    from simgan_aug.config import parse
+    from simgan_aug.configfile import parse
     from simgan_aug.run import Inputs
 
     steps = settings.pop("steps")

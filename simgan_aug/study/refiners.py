@@ -13,7 +13,8 @@ import subprocess
 from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 
-from simgan_aug.config import Config, load_config, load_preset
+from simgan_aug.config import Config
+from simgan_aug.configfile import load_config, load_preset
 from simgan_aug.errors import CheckpointError, ConfigError, DataError, OutputError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.run import INFO, REFINER, Inputs, Run, check_parts

@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from simgan_aug import plugins
-from simgan_aug.config import Config, parse
+from simgan_aug.config import Config
+from simgan_aug.configfile import parse
 from simgan_aug.errors import PluginError
 from simgan_aug.run import REFINER, Inputs, Run
 

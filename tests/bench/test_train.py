@@ -9,7 +9,8 @@ import torch
 from simgan_aug.batch import Batch
 from simgan_aug.bench import train as module
 from simgan_aug.bench.plain import plain_steps, plain_student_steps
-from simgan_aug.config import Training, load_preset
+from simgan_aug.config import Training
+from simgan_aug.configfile import load_preset
 from simgan_aug.demo import shipped
 from simgan_aug.losses import Relativistic
 from simgan_aug.networks import Patch, UnshuffleRefiner

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from simgan_aug import ImageRefiner, networks, plugins
 from simgan_aug.cli import main
-from simgan_aug.config import load_preset
+from simgan_aug.configfile import load_preset
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.parts import check_parts
 
