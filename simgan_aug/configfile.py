@@ -105,6 +105,10 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
             raise ConfigError(f"{source}: {name} must be a table ([{name}]), got {table!r}")
         read = _part if isinstance(sections[name], Part) else _section
         sections[name] = read(sections[name], table, f"{source}: [{name}]")
+    if "student_steps" not in tables.get("training", {}):
+        training = sections["training"]
+        student = base.training.of_steps(training.steps).student_steps  # in proportion
+        sections["training"] = dataclasses.replace(training, student_steps=student)
     if sections["refiner"].name != base.refiner.name and not _speaks_of_student(tables):
         sections["training"] = dataclasses.replace(sections["training"], student_steps=0)
     try:
