@@ -200,3 +200,13 @@ def test_dtypes_that_the_kernels_do_not_know_are_left_to_torch(as_on_a_gpu):
     native = images((1, 3, 12, 12), torch.float32, 0).double()
 
     assert refiner()(native).dtype == torch.float64
+
+
+def test_a_cpu_has_no_use_for_kernels():
+    assert refining.kernels_for(torch.device("cpu")) is None
+
+
+@pytest.mark.skipif(ON_GPU, reason="they work here")
+def test_where_triton_does_not_work_a_warning_says_so_and_torch_does_it():
+    with pytest.warns(UserWarning, match="Triton does not work here .*: "):
+        assert refining.kernels_for.__wrapped__(torch.device("cuda")) is None
