@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -76,6 +77,12 @@ class _Window(NamedTuple):
     rows: slice
     columns: slice
     is_mirrored: bool
+
+    def of(self, image: Array) -> Array:
+        """What is seen through it of (H, W, C)."""
+        seen = image[self.rows, self.columns]
+        # A view from right to left would be copied pixel by pixel, in seven times the time.
+        return cv2.flip(seen, 1).reshape(seen.shape) if self.is_mirrored else seen
 
 
 class Batches(Iterator[Batch]):
@@ -203,15 +210,12 @@ class Crops:
 
     def _cut(self, images: Sequence[Array], windows: Sequence[_Window]) -> Tensor:
         """A window of each (H, W, C), in the size of a crop: (B, C, h, w) in [0, 1]."""
-        cuts = [
-            image[w.rows, w.columns][:, :: -1 if w.is_mirrored else 1]
-            for image, w in zip(images, windows, strict=True)
-        ]
+        cuts = [w.of(image) for image, w in zip(images, windows, strict=True)]
         if all(cut.shape[:2] == self.config.crop for cut in cuts):
             return self._unit(np.stack(cuts))  # at once, which is faster
         sized = []
         for cut in cuts:
-            crop = self._unit(cut[None].copy())  # as it lies in memory, not a mirrored view
+            crop = self._unit(cut[None])
             if cut.shape[:2] != self.config.crop:
                 crop = F.interpolate(crop, self.config.crop, mode="bilinear", antialias=True)
             sized.append(crop)
