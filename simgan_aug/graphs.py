@@ -70,10 +70,13 @@ class Replayed:
 
     Args:
         device: where the work is done.
+        again: whether it changes nothing elsewhere and may be done once more before it is recorded,
+            in the same memory: kernels are compiled for how memory lies, and a recording is no
+            place for that.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
+    def __init__(self, device: torch.device, again: bool = False) -> None:
+        self._device, self._again = device, again
         self._calls = Counter[Hashable]()
         self._recordings: dict[Hashable, _Recording] = {}
         self._refused = set[Hashable]()
@@ -108,7 +111,7 @@ class Replayed:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, and what arrives in another process, has recorded nothing."""
-        return Replayed, (self._device,)
+        return Replayed, (self._device, self._again)
 
     def _is_due(self, form: Hashable) -> bool:
         """Whether a form is to be recorded now."""
@@ -125,6 +128,10 @@ class Replayed:
     def _moved(self, tensor: Tensor | None) -> Tensor | None:
         return None if tensor is None else tensor.to(self._device, non_blocking=True)
 
+    def _place_for(self, tensor: Tensor) -> Tensor:
+        """Memory on the device, with its values."""
+        return torch.empty_like(tensor, device=self._device).copy_(tensor, non_blocking=True)
+
     def _record(self, work: Work, form: Hashable, tensors: Sequence[Tensor | None]) -> None:
         """Record a form, if there is memory for it."""
         if self._place is None:
@@ -132,10 +139,9 @@ class Replayed:
             self._place = torch.cuda.graph_pool_handle(), stream
         pool, stream = self._place
         try:
-            taken = [
-                None if tensor is None else torch.empty_like(tensor, device=self._device)
-                for tensor in tensors
-            ]
+            taken = [None if each is None else self._place_for(each) for each in tensors]
+            if self._again:
+                work(*taken)
             graph = torch.cuda.CUDAGraph()
             with (
                 torch.cuda.device(self._device),

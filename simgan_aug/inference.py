@@ -72,7 +72,7 @@ class ImageRefiner:
         self.white = white
         self._refining = Refining(network, backend, match, max_workspace_mb)
         recorded = is_recordable(network) and is_recordable(backend)
-        self._replayed = Replayed(self.device) if recorded else None
+        self._replayed = Replayed(self.device, again=True) if recorded else None
         self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
