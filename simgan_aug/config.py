@@ -160,7 +160,7 @@ class Training:
     """How Algorithm 1 is run."""
 
     steps: int = 1000
-    """Adversarial steps (T)."""
+    """Adversarial steps (T). A file that sets them changes `student_steps` in proportion."""
     batch_size: int = 16
     """Images per batch (b), of all processes together; half of each refined discriminator batch
     comes from the history."""
@@ -279,8 +279,8 @@ class Training:
 
     def of_steps(self, steps: int) -> Training:
         """The same with so many adversarial steps, and those of a student in proportion."""
-        student = round(self.student_steps * steps / max(1, self.steps))
-        student = max(1, student) if self.student_steps else 0
+        share = steps / self.steps if self.steps else 1
+        student = max(1, round(self.student_steps * share)) if self.student_steps else 0
         return dataclasses.replace(self, steps=steps, student_steps=student)
 
 

@@ -105,7 +105,8 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
             raise ConfigError(f"{source}: {name} must be a table ([{name}]), got {table!r}")
         read = _part if isinstance(sections[name], Part) else _section
         sections[name] = read(sections[name], table, f"{source}: [{name}]")
-    if "student_steps" not in tables.get("training", {}):
+    given = tables.get("training", {})
+    if "steps" in given and "student_steps" not in given:
         training = sections["training"]
         student = base.training.of_steps(training.steps).student_steps  # in proportion
         sections["training"] = dataclasses.replace(training, student_steps=student)

@@ -1,8 +1,8 @@
 """What seeds draw for an image: numbers by seed and purpose, the same everywhere.
 
-They are counted, as in `simgan_aug.noise`: a number is a hash of its seed and of what it is for. A
-generator for each image would cost more than all else that a GPU waits for (numpy's takes 15 to 25
-microseconds to make, three an image). The hash is splitmix64's, twice (Steele, Lea and Flood,
+They are counted, as in `simgan_aug.noise`: a number is a hash of its seed and of what it is for. To
+make a generator of numpy's takes 25 microseconds and more, and three an image were most of what
+Python did while a GPU refined it. The hash is splitmix64's, twice (Steele, Lea and Flood,
 OOPSLA 2014; https://prng.di.unimi.it/splitmix64.c).
 """
 
@@ -18,6 +18,9 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 NOISE, TONE, SHARE = 1, 2, 3
 """Purposes."""
+
+DRAWN = 2
+"""Number of what seeds draw: a seed of another number gives another image."""
 
 _STEP = 0x9E3779B97F4A7C15
 _WORD = 2**64

@@ -70,13 +70,13 @@ class Replayed:
 
     Args:
         device: where the work is done.
-        again: whether it changes nothing elsewhere and may be done once more before it is recorded,
-            in the same memory: kernels are compiled for how memory lies, and a recording is no
-            place for that.
+        is_repeatable: whether it changes nothing elsewhere and may be done once more before it is
+            recorded, in the same memory: kernels are compiled for how memory lies, and a recording
+            is no place for that.
     """
 
-    def __init__(self, device: torch.device, again: bool = False) -> None:
-        self._device, self._again = device, again
+    def __init__(self, device: torch.device, is_repeatable: bool = False) -> None:
+        self._device, self._is_repeatable = device, is_repeatable
         self._calls = Counter[Hashable]()
         self._recordings: dict[Hashable, _Recording] = {}
         self._refused = set[Hashable]()
@@ -111,7 +111,7 @@ class Replayed:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """A copy, and what arrives in another process, has recorded nothing."""
-        return Replayed, (self._device, self._again)
+        return Replayed, (self._device, self._is_repeatable)
 
     def _is_due(self, form: Hashable) -> bool:
         """Whether a form is to be recorded now."""
@@ -140,7 +140,7 @@ class Replayed:
         pool, stream = self._place
         try:
             taken = [None if each is None else self._place_for(each) for each in tensors]
-            if self._again:
+            if self._is_repeatable:
                 work(*taken)
             graph = torch.cuda.CUDAGraph()
             with (

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from simgan_aug import noise, tone
+from simgan_aug import noise, refining, tone
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.config import Tone
 from simgan_aug.devices import uploaded
@@ -70,9 +70,10 @@ class ImageRefiner:
         self.bank = None if bank is None else bank.cpu()  # a few numbers, picked by the CPU
         self.match, self.share = match, share
         self.white = white
+        self.max_workspace_mb = max_workspace_mb
         self._refining = Refining(network, backend, match, max_workspace_mb)
         recorded = is_recordable(network) and is_recordable(backend)
-        self._replayed = Replayed(self.device, again=True) if recorded else None
+        self._replayed = Replayed(self.device, is_repeatable=True) if recorded else None
         self._looked = False  # whether the range of floats on a GPU has been checked, once
         self.provenance: dict[str, Any] = {}
         """Where the weights come from; filled by `load`."""
@@ -145,6 +146,12 @@ class ImageRefiner:
             seeds, strengths = seeds_of(seed, len(image)), strengths_of(strength, len(image))
             return self._refine_list(image, seeds, strengths, channel_order)
         return self._refine(image, seed, strength, channel_order)
+
+    @property
+    def rounding(self) -> str:
+        """All that its rounding depends on, beside weights, device and precision."""
+        fused = "" if refining.kernels_for(self.device) is None else " fused"
+        return f"{self.backend.identity}{fused}"
 
     def _refine_list(
         self,

@@ -186,13 +186,15 @@ def kernels_for(device: torch.device) -> Any:
     try:
         from simgan_aug import kernels
 
-        kernels.begin(torch.zeros(1, 3, 8, 8, dtype=torch.uint8, device=device), None, 0)
+        kernels.probe(device)
     except DependencyError:
         return None
+    except torch.OutOfMemoryError:
+        raise  # says nothing of Triton
     except Exception as error:  # it compiles C and asks for the driver: anything may be missing
         warnings.warn(
             f"Triton does not work here ({type(error).__name__}: {error}), so that refining on "
-            f"{device} takes up to three times as long",
+            f"{device} takes up to twice as long",
             stacklevel=2,
         )
         return None

@@ -23,6 +23,7 @@ from simgan_aug import checkpoint, plugins
 from simgan_aug.backends import NAMES, backend_of, is_torch
 from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
 from simgan_aug.devices import keep_freed_memory, resolve_device
+from simgan_aug.draws import DRAWN
 from simgan_aug.errors import ConfigError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.pixels import Image
@@ -214,7 +215,7 @@ def _space(path: Path, refiner: ImageRefiner) -> str:
     """Names all that a cached result depends on, beside the image and its draws."""
     network = checkpoint.load(path).config.refiner.name
     code = (version("simgan-aug"), *plugins.provider("refiner", network))
-    how = f"{code} {refiner.device.type} {refiner.precision} {refiner.backend.identity}"
+    how = f"{code} {DRAWN} {refiner.device.type} {refiner.precision} {refiner.rounding}"
     return hashlib.sha256(path.read_bytes() + how.encode()).hexdigest()[:32]
 
 

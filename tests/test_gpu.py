@@ -126,6 +126,39 @@ def test_a_replayed_refinement_is_that_of_its_own_image_seeds_and_strengths(back
         ) <= 1.01
 
 
+def laid_out(images):
+    """The same images, lying in memory in ways that kernels are compiled apart for."""
+    larger = torch.zeros(2, 4, 60, 90, dtype=images.dtype, device="cuda")
+    larger[:, :3, 5:45, 7:63] = images
+    flat = torch.zeros(images.numel() + 1, dtype=images.dtype, device="cuda")
+    flat[1:] = images.flatten()
+    return {
+        "planes": images,
+        "pixels": images.contiguous(memory_format=torch.channels_last),
+        "window": larger[:, :3, 5:45, 7:63],
+        "an odd address": flat[1:].view(images.shape),
+        "one for all": images[:1].expand(2, -1, -1, -1),
+    }
+
+
+@BACKENDS
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("layout", ["planes", "pixels", "window", "an odd address", "one for all"])
+def test_images_may_lie_in_any_way_when_they_are_recorded(backend, dtype, layout):
+    images = torch.randint(256, (2, 3, 40, 56), dtype=torch.uint8, device="cuda").to(dtype)
+    images = images / 255 if dtype == torch.float32 else images
+    image = laid_out(images)[layout]
+    refine = toning("cuda", backend=backend)
+
+    refined = [refine(image, seed=3) for _ in range(5)]
+
+    assert len(refine._replayed._recordings) == 1
+    full = 1 if dtype == torch.uint8 else 255
+    expected = toning("cuda", backend=backend)(image.contiguous(), seed=3)
+    for each in refined:
+        assert (each.float() - expected.float()).abs().max() * full <= 1.01
+
+
 @BACKENDS
 def test_what_was_recorded_in_inference_mode_serves_outside_of_it_and_the_other_way_about(backend):
     image = torch.randint(256, (2, 3, 40, 56), dtype=torch.uint8, device="cuda")

@@ -34,15 +34,29 @@ SIZES = st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 40), st.i
 seeded = settings(max_examples=25, deadline=None)
 
 
-def images(shape, dtype, seed, last=False):
-    """(N, C, H, W) on the device, laid out either way."""
+LAYOUTS = st.sampled_from(["planes", "pixels", "window", "one for all", "rows"])
+
+
+def images(shape, dtype, seed, layout="planes"):
+    """(N, C, H, W) on the device, laid out in one way or the other."""
     generator = torch.Generator().manual_seed(seed)
-    values = torch.rand(shape, generator=generator) * kernels.DTYPES[dtype]
-    values = values.to(dtype).to(DEVICE)
-    return values.movedim(1, -1).contiguous().movedim(-1, 1) if last else values
+    count, channels, height, width = shape
+    larger = {
+        "window": (count, channels + 1, height + 3, width + 5),
+        "one for all": (1, channels, height, width),
+        "rows": (count, channels, 2 * height, width),
+    }.get(layout, shape)
+    values = (torch.rand(larger, generator=generator) * kernels.DTYPES[dtype]).to(dtype).to(DEVICE)
+    return {
+        "planes": lambda: values,
+        "pixels": lambda: values.movedim(1, -1).contiguous().movedim(-1, 1),
+        "window": lambda: values[:, :channels, 1 : 1 + height, 3 : 3 + width],
+        "one for all": lambda: values.expand(shape),
+        "rows": lambda: values[:, :, ::2],
+    }[layout]()
 
 
-def changes(shape, seed, last=False):
+def changes(shape, seed, last):
     generator = torch.Generator().manual_seed(seed + 1)
     values = torch.randn(shape, generator=generator).to(DEVICE)
     return values.contiguous(memory_format=torch.channels_last) if last else values
@@ -57,10 +71,10 @@ def refined(native, change):
     return (change.cpu() / 2).clamp(-1, 1).add(colour(native)).nan_to_num(0).clamp(0, 1)
 
 
-@given(shape=SIZES, dtype=DTYPES, seed=st.integers(0, 99), last=st.booleans())
+@given(shape=SIZES, dtype=DTYPES, seed=st.integers(0, 99), layout=LAYOUTS)
 @seeded
-def test_a_network_is_shown_the_same_images_and_noise(shape, dtype, seed, last):
-    native, keys = images(shape, dtype, seed, last), noise.keys(range(seed, seed + shape[0]))
+def test_a_network_is_shown_the_same_images_and_noise(shape, dtype, seed, layout):
+    native, keys = images(shape, dtype, seed, layout), noise.keys(range(seed, seed + shape[0]))
 
     shown, grain = kernels.begin(native, keys.to(DEVICE), 2)
 
@@ -73,10 +87,10 @@ def test_a_network_without_noise_is_shown_none():
     assert kernels.begin(images((1, 3, 4, 5), torch.uint8, 0), None, 0)[1] is None
 
 
-@given(shape=SIZES, dtype=DTYPES, seed=st.integers(0, 99), last=st.booleans())
+@given(shape=SIZES, dtype=DTYPES, seed=st.integers(0, 99), layout=LAYOUTS)
 @seeded
-def test_levels_are_counted_as_torch_counts_them(shape, dtype, seed, last):
-    native, change = images(shape, dtype, seed, last), changes(shape, seed, not last)
+def test_levels_are_counted_as_torch_counts_them(shape, dtype, seed, layout):
+    native, change = images(shape, dtype, seed, layout), changes(shape, seed, layout != "rows")
 
     counts = kernels.histograms(native, change)
 
@@ -88,13 +102,13 @@ def test_levels_are_counted_as_torch_counts_them(shape, dtype, seed, last):
     shape=SIZES,
     dtype=DTYPES,
     seed=st.integers(0, 99),
-    last=st.booleans(),
+    layout=LAYOUTS,
     toned=st.booleans(),
     blended=st.booleans(),
 )
 @seeded
-def test_images_end_as_torch_ends_them(shape, dtype, seed, last, toned, blended):
-    native, change = images(shape, dtype, seed, last), changes(shape, seed, not last)
+def test_images_end_as_torch_ends_them(shape, dtype, seed, layout, toned, blended):
+    native, change = images(shape, dtype, seed, layout), changes(shape, seed, layout != "rows")
     generator = torch.Generator().manual_seed(seed)
     curves = torch.rand(*shape[:2], tone.LEVELS, generator=generator).sort(-1).values
     gains = tone.gain(curves.flatten(0, 1)).view_as(curves)
@@ -116,13 +130,11 @@ def test_images_end_as_torch_ends_them(shape, dtype, seed, last, toned, blended)
     full = kernels.DTYPES[dtype]
     expected = (native.cpu().float() + added * full).clamp(0, full)
     expected = expected.round().to(dtype) if dtype == torch.uint8 else expected.to(dtype)
-    assert (made.dtype, made.stride()) == (native.dtype, native.stride())
-    made = made.cpu()
-    if dtype == torch.uint8:
-        assert (made.int() - expected.int()).abs().max() <= 1
-        assert (made != expected).float().mean() < 0.01
+    assert (made.dtype, made.shape) == (native.dtype, native.shape)
+    if dtype == torch.bfloat16:  # the interpreter rounds otherwise than torch
+        torch.testing.assert_close(made.cpu(), expected)
     else:
-        torch.testing.assert_close(made, expected)
+        assert torch.equal(made.cpu(), expected)
 
 
 def test_a_change_that_is_no_number_is_black_before_the_tone_step():
@@ -206,7 +218,39 @@ def test_a_cpu_has_no_use_for_kernels():
     assert refining.kernels_for(torch.device("cpu")) is None
 
 
-@pytest.mark.skipif(ON_GPU, reason="they work here")
-def test_where_triton_does_not_work_a_warning_says_so_and_torch_does_it():
-    with pytest.warns(UserWarning, match="Triton does not work here .*: "):
+def failing(error):
+    def probe(device):
+        raise error
+
+    return probe
+
+
+def test_where_triton_does_not_work_a_warning_says_why_and_torch_is_taken(monkeypatch):
+    monkeypatch.setattr(kernels, "probe", failing(RuntimeError("no C compiler")))
+
+    with pytest.warns(UserWarning, match=r"Triton does not work here .*: no C compiler"):
         assert refining.kernels_for.__wrapped__(torch.device("cuda")) is None
+
+
+def test_a_gpu_that_is_full_says_nothing_of_triton(monkeypatch):
+    monkeypatch.setattr(kernels, "probe", failing(torch.OutOfMemoryError("full")))
+
+    with pytest.raises(torch.OutOfMemoryError, match="full"):
+        refining.kernels_for.__wrapped__(torch.device("cuda"))
+
+
+def test_all_kernels_are_tried_before_they_are_taken():
+    kernels.probe(DEVICE)
+
+
+def test_results_tell_whether_kernels_have_made_them(as_on_a_gpu):
+    assert refiner().rounding == refiner().backend.identity + " fused"
+
+
+def test_a_change_that_is_no_number_leaves_none_without_a_tone_step():
+    native, change = images((1, 1, 2, 2), torch.float32, 0), torch.zeros(1, 1, 2, 2)
+    change[0, 0, 0, 1] = torch.nan
+
+    made = kernels.finish(native, change.to(DEVICE), None, None)
+
+    assert made.isnan().flatten().tolist() == [False, True, False, False]

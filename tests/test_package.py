@@ -114,7 +114,9 @@ def test_types_are_shipped():
     assert (ROOT / "py.typed").exists()
 
 
-@pytest.mark.parametrize("module", ["simgan_aug", "simgan_aug.errors", "simgan_aug.config"])
+@pytest.mark.parametrize(
+    "module", ["simgan_aug", "simgan_aug.errors", "simgan_aug.config", "simgan_aug.configfile"]
+)
 def test_importing_the_package_loads_nothing_heavy(module):
     script = f"import json, sys, {module}; print(json.dumps(sorted(sys.modules)))"
 

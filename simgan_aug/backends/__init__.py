@@ -8,7 +8,8 @@
 
 They differ from each other by rounding errors, at most one grey level (bf16: two where a refiner
 turns colours into others; int8: three). Which one is used is never chosen by what happens to be
-installed: the same call gives the same pixels.
+installed: the same call gives the same pixels. (On a GPU, torch's builds without Triton, as for
+Windows, may be one grey level from those with it, whatever the backend.)
 """
 
 from __future__ import annotations

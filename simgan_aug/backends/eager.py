@@ -1,7 +1,7 @@
 """torch, as it is or compiled.
 
-Compiled for a GPU, the arithmetic between convolutions is fused by Triton. Kernels written by hand
-would have to be measured on each kind of GPU and kept in step with torch; what torch makes is.
+Compiled for a GPU, the arithmetic between convolutions is fused by torch: networks are of many
+kinds. What lies around every network is fused by hand (`simgan_aug.kernels`).
 
 Shapes are taken as they come, and never padded to fewer ones: a network mirrors its features at the
 border of the image, layer by layer, and the features of a mirrored image are others. Padding would

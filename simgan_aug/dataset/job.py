@@ -40,6 +40,7 @@ from simgan_aug.dataset.storage import (
     is_address,
 )
 from simgan_aug.dataset.worker import Item, Outcome, set_aside
+from simgan_aug.draws import DRAWN
 from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
 from simgan_aug.files import sha256_of
 from simgan_aug.folders import check_apart, check_writable
@@ -230,6 +231,7 @@ class RefineJob:
             "annotations": {name: sha256_of(path) for name, path in self.annotations.items()},
             "refiner": {"sha256": sha256_of(refiner), "provenance": loaded.provenance},
             "settings": self.settings.result,
+            "draws": DRAWN,
             "images": len(self.planned),
             "device": self.engine.device.partition(":")[0],
             "simgan_aug": metadata.version("simgan-aug"),

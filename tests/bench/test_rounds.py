@@ -124,9 +124,6 @@ def test_torch_has_as_many_threads_as_are_asked_for():
     assert figures.median("torch") == 2
 
 
-# Tables.
-
-
 def test_turns_within_this_process_are_reversed_every_round_after_one_that_is_not_counted():
     done = []
 
@@ -138,6 +135,9 @@ def test_turns_within_this_process_are_reversed_every_round_after_one_that_is_no
 
     assert "".join(done) == "ab" + "ab" + "ba"
     assert figures.values == {"a": [3, 6], "b": [4, 5]}
+
+
+# Tables.
 
 
 TABLE = Table(
