@@ -772,7 +772,7 @@ def test_a_writer_killed_in_the_midst_leaves_nothing_corrupt_that_is_seen(tmp_pa
         writer = context.Process(target=write_for_ever, args=(tmp_path, size))
         writer.start()
         time.sleep(0.1 + kill * 0.0037)
-        while not any(path.name.endswith(".tmp") for path in files(tmp_path)):
+        while {path.name.endswith(".tmp") for path in files(tmp_path)} != {True, False}:
             time.sleep(0.0001)
         os.kill(writer.pid, signal.SIGKILL)
         writer.join()
