@@ -2,7 +2,7 @@
 """What refining does around the network on a CUDA device, fused: a kernel before it, two after it.
 
 Torch goes through all pixels once for each operation, which takes as long as the default network
-does. What is done here is what `simgan_aug.inference`, `noise`, `tone` and `pixels` do in torch,
+does. What is done here is what `simgan_aug.refining`, `noise`, `tone` and `pixels` do in torch,
 which other devices and rarer kinds of images go by, and in the same order; results are apart by
 roundings (one grey level where a value lies between two).
 
@@ -186,7 +186,7 @@ def _begin(
 ):
     image, place = _place(pixels, BLOCK)
     within = place < pixels
-    at = native + image * of_image + place // width * of_row + place % width * of_pixel
+    at = native + _offset(image, place, width, of_image, of_row, of_pixel)
     for channel in tl.static_range(CHANNELS):
         value = tl.load(at + channel * of_channel, within, other=0).to(tl.float32)
         seen = tl.div_rn(value, scale) * 2 - 1
@@ -223,9 +223,8 @@ def _count(
 ):
     image, place = _place(pixels, BLOCK)
     within = place < pixels
-    row, column = place // width, place % width
-    at = native + image * of_image + row * of_row + column * of_pixel
-    beside = change + image * change_of_image + row * change_of_row + column * change_of_pixel
+    at = native + _offset(image, place, width, of_image, of_row, of_pixel)
+    beside = change + _offset(image, place, width, change_of_image, change_of_row, change_of_pixel)
     outside = tl.sum((~within).to(tl.int32))  # those are counted as level 0
     level = tl.arange(0, LEVELS)
     for channel in tl.static_range(CHANNELS):
@@ -269,10 +268,9 @@ def _finish(
 ):
     image, place = _place(pixels, BLOCK)
     within = place < pixels
-    row, column = place // width, place % width
-    at = native + image * of_image + row * of_row + column * of_pixel
-    beside = change + image * change_of_image + row * change_of_row + column * change_of_pixel
-    to = made + image * made_of_image + row * made_of_row + column * made_of_pixel
+    at = native + _offset(image, place, width, of_image, of_row, of_pixel)
+    beside = change + _offset(image, place, width, change_of_image, change_of_row, change_of_pixel)
+    to = made + _offset(image, place, width, made_of_image, made_of_row, made_of_pixel)
     for channel in tl.static_range(CHANNELS):
         value = tl.load(at + channel * of_channel, within, other=0).to(tl.float32)
         added = tl.load(beside + channel * change_of_channel, within, other=0)
@@ -300,6 +298,12 @@ def _place(pixels, BLOCK: tl.constexpr):
     blocks = tl.cdiv(pixels, BLOCK)
     program = tl.program_id(0)
     return (program // blocks).to(tl.int64), program % blocks * BLOCK + tl.arange(0, BLOCK)
+
+
+@triton.jit
+def _offset(image, place, width, of_image, of_row, of_pixel):
+    """Where pixels of an image lie, in its first channel."""
+    return image * of_image + place // width * of_row + place % width * of_pixel
 
 
 @triton.jit

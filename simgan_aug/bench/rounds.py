@@ -111,11 +111,9 @@ def take_turns(
             processes[name], figures.values[name] = process, []
         for process in processes.values():
             process.find_repeats()
-        names = list(processes)
-        for number in progress(iter(range(rounds))):
-            for name in names[:: -1 if number % 2 else 1]:
-                value, figures.peak_mb[name] = processes[name].round()
-                figures.values[name].append(value)
+        for name in _turns([*processes], rounds, progress):
+            value, figures.peak_mb[name] = processes[name].round()
+            figures.values[name].append(value)
     return figures
 
 
@@ -133,11 +131,17 @@ def turns_here(
     figures = Figures({name: [] for name in works})
     for work in works.values():
         work()
-    names = list(works)
-    for number in progress(iter(range(rounds))):
-        for name in names[:: -1 if number % 2 else 1]:
-            figures.values[name].append(works[name]())
+    for name in _turns([*works], rounds, progress):
+        figures.values[name].append(works[name]())
     return figures
+
+
+def _turns(
+    names: list[str], rounds: int, progress: Callable[[Iterator[int]], Iterator[int]]
+) -> Iterator[str]:
+    """Whose turn it is: all in each round, in an order that is reversed every round."""
+    for number in progress(iter(range(rounds))):
+        yield from names[:: -1 if number % 2 else 1]
 
 
 class _Process:
