@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from simgan_aug import noise
 from simgan_aug.alike import most_alike
 from simgan_aug.batch import Batch
 from simgan_aug.config import Training
@@ -35,7 +36,8 @@ class _Share:
     """The rows of a batch that are gone through at once, and what goes with them."""
 
     synthetic: Batch
-    noise: Tensor | None
+    keys: Tensor | None
+    """Of the noise that goes with each image (`simgan_aug.noise`); None: the refiner sees none."""
     real: Batch | None
     refined: Tensor | None = None
     """What the discriminator is shown, beside real ones."""
@@ -48,15 +50,15 @@ class _Share:
         """All that is computed with."""
         batches = [self.synthetic, *([] if self.real is None else [self.real])]
         parts = [part for each in batches for part in (each.images, each.weights, each.reference)]
-        return [*parts, self.noise, self.refined]
+        return [*parts, self.keys, self.refined]
 
     def of(self, *tensors: Tensor | None) -> _Share:
         """The same of other values; the inverse of `tensors`."""
-        *parts, noise, refined = tensors
+        *parts, keys, refined = tensors
         batches = [_batch(*parts[start : start + 3]) for start in range(0, len(parts), 3)]
         synthetic, real = (*batches, None)[:2]
         assert synthetic is not None
-        return replace(self, synthetic=synthetic, real=real, noise=noise, refined=refined)
+        return replace(self, synthetic=synthetic, real=real, keys=keys, refined=refined)
 
 
 def _batch(images: Tensor | None, weights: Tensor | None, reference: Tensor | None) -> Batch:
@@ -183,7 +185,7 @@ class Players:
         (refined,) = self.descent.run(refine, "refine", *alone.tensors)
         refined = self._mixed(refined, share)
         nothing = _batch(refined.new_empty(0), None, None)
-        return replace(share, synthetic=nothing, noise=None, refined=refined)
+        return replace(share, synthetic=nothing, keys=None, refined=refined)
 
     def _shares(self, with_real: bool) -> Iterator[_Share]:
         """This rank's shares of the next batch, for which as much is drawn as for the whole."""
@@ -191,9 +193,8 @@ class Players:
         self.state.real_batches += with_real
         synthetic = next(self.synthetic)
         real = most_alike(synthetic, next(self.real)) if with_real else None
-        channels = getattr(self.state.refiner, "noise_channels", 0)
-        shape = (len(synthetic.images), channels, *synthetic.images.shape[2:])
-        noise = torch.randn(shape, generator=self.draws) if channels else None
+        seeds = torch.randint(2**62, (len(synthetic.images),), generator=self.draws).tolist()
+        keys = noise.keys(seeds) if self._noise_channels else None
         size = len(synthetic.images) // self.state.shares
         buffers = self._buffers()
         for place, share in enumerate(self.state.own_shares):
@@ -202,11 +203,15 @@ class Players:
                 buffer.copy_(before)
             yield _Share(
                 synthetic=synthetic.rows(*rows).to(self.device),
-                noise=None if noise is None else uploaded(noise[slice(*rows)], self.device),
+                keys=None if keys is None else uploaded(keys[slice(*rows)], self.device),
                 real=None if real is None else real.rows(*rows).to(self.device),
                 history=self.state.histories[place],
                 draws=self.share_draws[place],
             )
+
+    @property
+    def _noise_channels(self) -> int:
+        return int(getattr(self.state.refiner, "noise_channels", 0))
 
     def _buffers(self) -> list[tuple[Tensor, Tensor]]:
         """Of all that learns, with what they hold now, if there is more than one share."""
@@ -218,7 +223,9 @@ class Players:
     def _refine(self, share: _Share, network: nn.Module | None = None) -> Tensor:
         """By the refiner that plays, or another network that is shown the same."""
         batch, refiner = share.synthetic, self.state.refiner if network is None else network
-        refined: Tensor = refiner(batch.images, **condition(refiner, share.noise, batch.reference))
+        shape = self._noise_channels, *batch.images.shape[2:]
+        grain = None if share.keys is None else noise.of_keys(share.keys, shape)
+        refined: Tensor = refiner(batch.images, **condition(refiner, grain, batch.reference))
         return refined
 
     def _photos(self, batch: Batch) -> Tensor:

@@ -245,7 +245,15 @@ class Run:
         training = self.config.training
         seeds = (training.seed * 2, training.seed * 2 + 1)
         size, match = training.batch_size, self.config.tone.match == "before"
-        synthetic = data.Crops(self.synthetic, self.config.data, size, seeds[0], self.bank, match)
+        synthetic = data.Crops(
+            self.synthetic,
+            self.config.data,
+            size,
+            seeds[0],
+            self.bank,
+            match,
+            resident=data.Resident.of(self.synthetic, self.device),
+        )
         paired = takes_reference(self.state.discriminator)
         candidates = self.config.data.alike if self.real.is_held else 1
         real = data.Crops(
@@ -255,6 +263,7 @@ class Run:
             seeds[1],
             own_tone=paired,
             candidates=candidates,
+            resident=data.Resident.of(self.real, self.device),
         )
         sides = (
             synthetic.batches(self.state.synthetic_batches),

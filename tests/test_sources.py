@@ -120,7 +120,7 @@ def test_all_images_of_a_set_larger_than_the_memory_are_drawn(large):
     source = read(large, config=LARGE)
     before = source.images.kept.made
 
-    drawn = {source.draw(np.random.default_rng(seed)) for seed in range(80)}
+    drawn = set(source.drawn(np.random.default_rng(0).random((80, 2))).tolist())
     take(Crops(source, LARGE, 8, 0), 4)
 
     assert drawn == set(range(8))
@@ -222,7 +222,7 @@ def test_crops_cut_at_once_are_those_cut_one_by_one(monkeypatch):
 
 def indices(crops, numbers):
     rows = range(crops.batch_size)
-    return np.array([[index for _, index in crops._hits(n, rows)] for n in numbers])
+    return np.array([crops._rows(n, rows).indices for n in numbers])
 
 
 @pytest.mark.parametrize("reuse", [2, 8])
@@ -342,8 +342,8 @@ def test_places_are_drawn_from_by_their_weights_and_their_images_alike(counts, o
     images = [np.zeros((1, 1, 1), np.uint8)] * sum(counts)
     source = Source(images, [""] * len(images), shares=shares)
 
-    rng = np.random.default_rng(seed)
-    drawn = np.bincount([source.draw(rng) for _ in range(3000)], minlength=len(images))
+    numbers = np.random.default_rng(seed).random((3000, 2))
+    drawn = np.bincount(source.drawn(numbers), minlength=len(images))
 
     expected = np.concatenate([np.full(n, 3000 * weight / total / n) for n, weight in shares])
     assert len(drawn) == len(images)
@@ -356,7 +356,7 @@ def test_without_weights_every_image_is_as_likely_as_any_other(tmp_path):
 
     source = read(tmp_path / "a", tmp_path / "b")
 
-    drawn = np.bincount([source.draw(np.random.default_rng(n)) for n in range(4000)])
+    drawn = np.bincount(source.drawn(np.random.default_rng(0).random((4000, 2))))
     assert len(drawn) == 8
     assert abs(drawn - 500).max() < 120
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from simgan_aug import noise
 from simgan_aug.batch import Batch
 from simgan_aug.config import Training
 from simgan_aug.history import HistoryBuffer
@@ -44,8 +46,7 @@ def plain_steps(
     draws, chosen = torch.Generator(), torch.Generator()
 
     def refined(images: Tensor) -> Tensor:
-        shape = (len(images), refiner.noise_channels, *images.shape[2:])
-        out: Tensor = refiner(images, noise=torch.randn(shape, generator=draws).to(device))
+        out: Tensor = refiner(images, noise=_noise(images, refiner, draws))
         return out
 
     for number in itertools.count():
@@ -81,13 +82,18 @@ def plain_student_steps(
         optimizer.param_groups[0]["lr"] = rate
         x = next(synthetic).images.contiguous().to(device)
         draws.manual_seed(training.seed * 1_000_003 + number)
-        shape = (len(x), teacher.noise_channels, *x.shape[2:])
-        noise = torch.randn(shape, generator=draws).to(device)  # both see the same
+        grain = _noise(x, teacher, draws)  # both see the same
         with torch.no_grad():
-            taught = teacher(x, noise=noise)
-        loss = imitation(student(x, noise=noise), taught)
+            taught = teacher(x, noise=grain)
+        loss = imitation(student(x, noise=grain), taught)
         _descend(optimizer, loss)
         yield {"student": loss.item()}
+
+
+def _noise(images: Tensor, refiner: Any, draws: torch.Generator) -> Tensor:
+    seeds = torch.randint(2**62, (len(images),), generator=draws).tolist()
+    shape = (refiner.noise_channels, *images.shape[2:])
+    return noise.of_keys(noise.keys(seeds).to(images.device), shape)
 
 
 def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:

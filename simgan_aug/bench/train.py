@@ -123,7 +123,13 @@ def _steps(job: _Job) -> Iterator[Losses]:
     synthetic = data.read_synthetic(inputs.synthetic_origins, config.data, {})
     real = data.read_real(inputs.real_origins, config.data, synthetic)
     batches = [
-        data.Crops(side, config.data, training.batch_size, 2 * job.seed + number).batches()
+        data.Crops(
+            side,
+            config.data,
+            training.batch_size,
+            2 * job.seed + number,
+            resident=None if job.is_plain else data.Resident.of(side, torch.device(job.device)),
+        ).batches()
         for number, side in enumerate((synthetic, real))
     ]
     torch.manual_seed(job.seed)

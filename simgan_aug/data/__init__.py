@@ -5,6 +5,7 @@ from simgan_aug.data.crops import Batches, Crops, tone_bank
 from simgan_aug.data.inputs import Inputs
 from simgan_aug.data.listings import Origin
 from simgan_aug.data.loader import RefinedLoader
+from simgan_aug.data.resident import Resident
 from simgan_aug.data.source import Source
 from simgan_aug.data.sources import read_real, read_synthetic
 
@@ -15,6 +16,7 @@ __all__ = [
     "Inputs",
     "Origin",
     "RefinedLoader",
+    "Resident",
     "Source",
     "read_real",
     "read_synthetic",

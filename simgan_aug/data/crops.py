@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -21,7 +20,9 @@ from torch.nn import functional as F
 from simgan_aug import tone
 from simgan_aug.config import Data
 from simgan_aug.data.decoded import THREADS, ahead
+from simgan_aug.data.resident import Resident
 from simgan_aug.data.source import Source
+from simgan_aug.data.windows import Windows
 from simgan_aug.errors import DataError
 from simgan_aug.pixels import Pixels
 from simgan_aug.training import Batch
@@ -42,47 +43,32 @@ TONES = 2**14
 
 _NO_ROW = 2**31
 
+_WINDOW, _REFERENCE, _IMAGE, _PLACE = slice(1, 5), 5, [0, 6], 7
+"""Which of a row's draws decide what."""
+
 _NUMBERS = 8
-"""Draws of a row, at most."""
-
-
-class _Uniforms:
-    """The draws of a row, of numbers from [0, 1) that are drawn for all rows of a batch at once: a
-    generator for each would take longer than all else that is done for it."""
-
-    def __init__(self, numbers: Sequence[float]) -> None:
-        self._numbers = iter(numbers)
-
-    def random(self) -> float:
-        return next(self._numbers)
-
-    def integers(self, high: int, /) -> int:
-        return int(self.random() * high)
-
-    def uniform(self, low: float, high: float) -> float:
-        return low + (high - low) * self.random()
+"""Draws of a row: of all rows of a batch at once, as a generator for each would take longer than
+all else that is done for it."""
 
 
 @dataclass(frozen=True)
-class _Row:
-    """One crop to be: its draws, and the image that they have hit."""
+class _Rows:
+    """Crops to be: their draws, and the images that they have hit."""
 
-    rng: _Uniforms
-    index: int
+    numbers: Array
+    """(B, _NUMBERS) from [0, 1)."""
+    indices: Array
+    """(B,) int64."""
+
+
+class _Read(NamedTuple):
+    """An image that a row has hit."""
+
     image: Array
     weights: Array | None
-
-
-class _Window(NamedTuple):
-    rows: slice
-    columns: slice
-    is_mirrored: bool
-
-    def of(self, image: Array) -> Array:
-        """What is seen through it of (H, W, C)."""
-        seen = image[self.rows, self.columns]
-        # A view from right to left would be copied pixel by pixel, in seven times the time.
-        return cv2.flip(seen, 1).reshape(seen.shape) if self.is_mirrored else seen
+    """(H, W, 1)."""
+    counts: Tensor | None
+    """Histogram of the whole image, where one is asked for."""
 
 
 class Batches(Iterator[Batch]):
@@ -128,6 +114,7 @@ class Crops:
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
         candidates: crops drawn for each row of a batch, one after the other.
+        resident: the source on a device, where crops of one size are then cut, the same ones.
     """
 
     def __init__(
@@ -140,10 +127,15 @@ class Crops:
         match: bool = False,
         own_tone: bool = False,
         candidates: int = 1,
+        resident: Resident | None = None,
     ) -> None:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
         self.bank, self.match, self.own_tone = bank, match, own_tone
         self.candidates = candidates
+        self._resident = None if match else resident
+        if resident is not None:  # a GPU's own division rounds otherwise
+            levels = np.arange(256, dtype=np.uint8)[None, None, :, None]
+            self._shades = self._unit(levels).flatten().to(resident.device)
         self._histograms: dict[int, Tensor] = {}
 
     def batches(self, start: int = 0, rows: slice | None = None) -> Batches:
@@ -152,29 +144,32 @@ class Crops:
         return Batches(self._batches(start, wanted))
 
     def _batches(self, start: int, wanted: range) -> Iterator[Batch]:
-        hits = (hit for number in itertools.count(start) for hit in self._hits(number, wanted))
-        rows = map(self._row, hits) if self.source.is_held else ahead(self._row, hits, self._ahead)
-        while True:
-            yield self._batch(list(itertools.islice(rows, len(wanted) * self.candidates)))
+        coming = (self._rows(number, wanted) for number in itertools.count(start))
+        if self.source.is_held:
+            for rows in coming:
+                yield self._batch(rows, (self._read(index) for index in rows.indices.tolist()))
+        hits, turns = itertools.tee(coming)
+        indices = (index for rows in hits for index in rows.indices.tolist())
+        read = ahead(self._read, indices, self._ahead)
+        for rows in turns:
+            yield self._batch(rows, itertools.islice(read, len(rows.indices)))
 
-    def _hits(self, number: int, wanted: range) -> Iterator[tuple[_Uniforms, int]]:
-        """The draws of these rows, and the image that each has hit."""
+    def _rows(self, number: int, wanted: range) -> _Rows:
+        """These rows of a batch."""
         shape = (self.batch_size, self.candidates, _NUMBERS)
         drawn = np.random.default_rng([self.seed, number]).random(shape)
-        for numbers in drawn[list(wanted)].reshape(-1, _NUMBERS).tolist():
-            yield self._hit(number, _Uniforms(numbers))
+        numbers = drawn[list(wanted)].reshape(-1, _NUMBERS)
+        return _Rows(numbers, self.source.drawn(self._deciding(number, numbers)))
 
-    def _hit(self, number: int, rng: _Uniforms) -> tuple[_Uniforms, int]:
+    def _deciding(self, number: int, numbers: Array) -> Array:
+        """What decides on the images of rows, (B, 2)."""
         if self.config.reuse == 1 or len(self.source.images) <= POOL:
-            return rng, self.source.draw(rng)
+            return numbers[:, _IMAGE]
         # An endless row of images drawn at random; the batch looks at POOL of them.
         oldest = number * self.batch_size // self.config.reuse
-        place = oldest + rng.integers(POOL)
-        return rng, self.source.draw(np.random.default_rng([self.seed, place, _NO_ROW]))
-
-    def _row(self, hit: tuple[_Uniforms, int]) -> _Row:
-        image, weights = self.source.images[hit[1]], self.source.weights
-        return _Row(*hit, image, None if weights is None else weights[hit[1]])
+        places = oldest + (numbers[:, _PLACE] * POOL).astype(np.int64)
+        entries = [[self.seed, place, _NO_ROW] for place in places.tolist()]
+        return np.array([np.random.default_rng(entry).random(2) for entry in entries])
 
     @property
     def _ahead(self) -> int:
@@ -182,35 +177,54 @@ class Crops:
         room = AHEAD_BYTES // max(1, self.source.images[0].nbytes)
         return max(THREADS, min(AHEAD * self.batch_size, room))
 
-    def _batch(self, rows: Sequence[_Row]) -> Batch:
-        windows = [self._window(row.image.shape[0], row.image.shape[1], row.rng) for row in rows]
-        images = self._cut([row.image for row in rows], windows)  # (B, C, h, w) in [0, 1]
-        weights = [row.weights[..., None] for row in rows if row.weights is not None]
-        reference = self._references(rows)
+    def _read(self, index: int) -> _Read:
+        """An image, decoded if need be, and what belongs to it."""
+        image, weights = self.source.images[index], self.source.weights
+        needed = self.own_tone or self.match
+        return _Read(
+            image,
+            None if weights is None else weights[index][..., None],
+            self._counted(index, image) if needed else None,
+        )
+
+    def _batch(self, rows: _Rows, coming: Iterable[_Read]) -> Batch:
+        cut = self._cut_there(rows)
+        read = [] if cut and not self.own_tone else list(coming)
+        images, weights = cut or self._cut_here(rows, read)
+        reference = self._references(rows, read)
         if reference is not None and self.bank is not None and self.match:
-            images = self._matched(images, rows, reference)
+            images = _matched(images, read, reference)
         return Batch(
             images=images.mul(2).sub_(1),
-            weights=self._cut(weights, windows) if weights else None,
+            weights=weights,
             reference=None if reference is None else reference * 2 - 1,
         )
 
-    def _window(self, height: int, width: int, rng: _Uniforms) -> _Window:
-        """A window of the image that becomes the crop when it is resized by the drawn scale."""
-        scale = rng.uniform(*self.config.scale)
-        scale = max(scale, self.config.crop[0] / height, self.config.crop[1] / width)
-        sides = (
-            min(length, max(1, round(side / scale)))
-            for side, length in zip(self.config.crop, (height, width), strict=True)
-        )
-        rows, columns = sides
-        top, left = rng.integers(height - rows + 1), rng.integers(width - columns + 1)
-        mirrored = self.config.flip and rng.random() < 0.5
-        return _Window(slice(top, top + rows), slice(left, left + columns), mirrored)
+    def _cut_there(self, rows: _Rows) -> tuple[Tensor, Tensor | None] | None:
+        """As `_cut_here`, on the device where the images are; None: they are not, or some windows
+        would have to be resized."""
+        there = self._resident
+        if there is None:
+            return None
+        windows = self._windows(rows, there.sizes[rows.indices])
+        if not windows.are(self.config.crop):
+            return None
+        levels = there.images(rows.indices, windows)
+        return self._shades[levels.int()], there.weights(rows.indices, windows)
 
-    def _cut(self, images: Sequence[Array], windows: Sequence[_Window]) -> Tensor:
-        """A window of each (H, W, C), in the size of a crop: (B, C, h, w) in [0, 1]."""
-        cuts = [w.of(image) for image, w in zip(images, windows, strict=True)]
+    def _cut_here(self, rows: _Rows, read: Sequence[_Read]) -> tuple[Tensor, Tensor | None]:
+        """A window of each image in the size of a crop, (B, C, h, w) in [0, 1], and of weights."""
+        sizes = np.array([each.image.shape[:2] for each in read])
+        windows = self._windows(rows, sizes)
+        images = self._sized(windows.of([each.image for each in read]))
+        weights = [each.weights for each in read if each.weights is not None]
+        return images, self._sized(windows.of(weights)) if weights else None
+
+    def _windows(self, rows: _Rows, sizes: Array) -> Windows:
+        return Windows.drawn(rows.numbers[:, _WINDOW], sizes, self.config)
+
+    def _sized(self, cuts: Sequence[Array]) -> Tensor:
+        """(H, W, C) each, in the size of a crop: (B, C, h, w) in [0, 1]."""
         if all(cut.shape[:2] == self.config.crop for cut in cuts):
             return self._unit(np.stack(cuts))  # at once, which is faster
         sized = []
@@ -221,33 +235,39 @@ class Crops:
             sized.append(crop)
         return torch.cat(sized)
 
-    def _references(self, rows: Sequence[_Row]) -> Tensor | None:
+    def _references(self, rows: _Rows, read: Sequence[_Read]) -> Tensor | None:
         """A tone of the bank for each row, or its own; (B, C, Q) in [0, 1]."""
         if self.bank is not None:
-            return self.bank[[row.rng.integers(len(self.bank)) for row in rows]]
+            return self.bank[(rows.numbers[:, _REFERENCE] * len(self.bank)).astype(np.int64)]
         if not self.own_tone:
             return None
-        counts = self._counts(rows)
+        counts = _counts(read)
         return tone.quantiles(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
 
-    def _matched(self, crops: Tensor, rows: Sequence[_Row], reference: Tensor) -> Tensor:
-        curves = tone.tone_curve(self._counts(rows).flatten(0, 1), reference.flatten(0, 1))
-        return tone.apply_curve(crops.flatten(0, 1), curves).view(crops.shape)
-
-    def _counts(self, rows: Sequence[_Row]) -> Tensor:
-        """Histograms of the whole images, (B, C, LEVELS)."""
-        if len(self._histograms) > TONES:
-            self._histograms.clear()
-        for row in rows:
-            if row.index not in self._histograms:
-                self._histograms[row.index] = tone.histogram(self._unit(row.image[None])[0])
-        return torch.stack([self._histograms[row.index] for row in rows])
+    def _counted(self, index: int, image: Array) -> Tensor:
+        """Histogram of a whole image, (C, LEVELS)."""
+        known = self._histograms.get(index)
+        if known is None:
+            if len(self._histograms) > TONES:
+                self._histograms.clear()
+            known = self._histograms[index] = tone.histogram(self._unit(image[None])[0])
+        return known
 
     def _unit(self, pixels: Array) -> Tensor:
         """(B, H, W, C) of a file -> (B, C, H, W) float32 in [0, 1]; weights stay weights."""
         if pixels.dtype == np.float16:
             return torch.from_numpy(pixels.astype(np.float32)).movedim(-1, 1)
         return Pixels(pixels, pixels.shape[3], white=self.config.white).colour()
+
+
+def _counts(read: Sequence[_Read]) -> Tensor:
+    """Histograms of whole images, (B, C, LEVELS)."""
+    return torch.stack([each.counts for each in read if each.counts is not None])
+
+
+def _matched(crops: Tensor, read: Sequence[_Read], reference: Tensor) -> Tensor:
+    curves = tone.tone_curve(_counts(read).flatten(0, 1), reference.flatten(0, 1))
+    return tone.apply_curve(crops.flatten(0, 1), curves).view(crops.shape)
 
 
 def tone_bank(real: Source, photos: int, seed: int, white: int = 0) -> Tensor | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -14,16 +14,6 @@ Box = Sequence[float]
 
 def _no_boxes(indices: Sequence[int]) -> list[list[Box]]:
     return [[] for _ in indices]
-
-
-class Draws(Protocol):
-    """What is asked of numpy's generator."""
-
-    def random(self) -> float:
-        """From [0, 1)."""
-
-    def integers(self, low: int, /) -> Any:
-        """0 or more, and less than that, as numpy's with one argument."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +59,17 @@ class Source:
         smaller: Array = np.any(self.known_sizes() < np.array(crop), axis=1)
         return smaller
 
-    def draw(self, rng: Draws) -> int:
-        """The number of an image at random, by two draws at most."""
+    def drawn(self, numbers: Array) -> Array:
+        """The numbers of images at random, (B,) int64; of each, (B, 2) from [0, 1) decide."""
         if not self.shares:
-            return int(rng.integers(len(self.images)))
-        ends = np.cumsum([weight for _, weight in self.shares])
-        place = int(np.searchsorted(ends[:-1], rng.random() * ends[-1], "right"))
-        before = sum(count for count, _ in self.shares[:place])
-        return before + int(rng.integers(self.shares[place][0]))
+            return _whole(numbers[:, 0], len(self.images))
+        counts, weights = np.array(self.shares).T
+        ends = np.cumsum(weights)
+        places = np.searchsorted(ends[:-1], numbers[:, 0] * ends[-1], "right")
+        firsts = (np.cumsum(counts) - counts).astype(np.int64)
+        within = _whole(numbers[:, 1], counts[places])
+        hit: Array = firsts[places] + within
+        return hit
 
     def some(self, count: int, rng: np.random.Generator) -> list[int]:
         """The numbers of so many different images at random, ascending; all if there are fewer."""
@@ -85,3 +78,9 @@ class Source:
             return sorted(rng.permutation(total)[:count].tolist())
         odds = np.concatenate([np.full(n, weight / n) for n, weight in self.shares])
         return sorted(rng.choice(total, count, replace=False, p=odds / odds.sum()).tolist())
+
+
+def _whole(numbers: Array, ends: Array | int) -> Array:
+    """From [0, 1) to whole numbers below the ends."""
+    whole: Array = (numbers * ends).astype(np.int64)
+    return whole
