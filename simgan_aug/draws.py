@@ -16,7 +16,7 @@ import numpy as np
 Bits = np.ndarray[Any, np.dtype[np.uint64]]
 Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
-NOISE, TONE, SHARE = 1, 2, 3
+NOISE, TONE, SHARE, CHOICE, VARIANT, STRENGTH, SEED = range(1, 8)
 """Purposes."""
 
 DRAWN = 2
@@ -26,15 +26,28 @@ _STEP = 0x9E3779B97F4A7C15
 _WORD = 2**64
 
 
-def bits(seeds: Sequence[int], purpose: int) -> Bits:
+def bits(seeds: Sequence[int] | Bits, purpose: int) -> Bits:
     """64 random bits of each seed, (N,); seeds are whole numbers of any size, modulo 2^64."""
-    words = np.array([seed % _WORD for seed in seeds], dtype=np.uint64)
-    return _mixed(_mixed(words) + np.uint64(purpose * _STEP % _WORD))
+    return _mixed(_mixed(_words(seeds)) + np.uint64(purpose * _STEP % _WORD))
 
 
-def uniforms(seeds: Sequence[int], purpose: int) -> Numbers:
+def uniforms(seeds: Sequence[int] | Bits, purpose: int) -> Numbers:
     """A number in [0, 1) of each seed, (N,)."""
     return (bits(seeds, purpose) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def keyed(*parts: Sequence[int] | Bits) -> Bits:
+    """A seed for each row of parts, (N,): whole numbers of any size, modulo 2^64, in this order."""
+    words = np.zeros(len(parts[0]), np.uint64)
+    for part in parts:
+        words = _mixed(words ^ _words(part))
+    return words
+
+
+def _words(numbers: Sequence[int] | Bits) -> Bits:
+    if isinstance(numbers, np.ndarray) and numbers.dtype == np.uint64:
+        return numbers
+    return np.array([int(number) % _WORD for number in numbers], dtype=np.uint64)
 
 
 def _mixed(words: Bits) -> Bits:

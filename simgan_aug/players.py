@@ -167,9 +167,10 @@ class Players:
     def _student_losses(self, share: _Share) -> dict[str, Tensor]:
         assert self.state.student is not None
         with self._autocast():
+            grain = self._grain(share)
             with torch.no_grad():
-                taught = self._refine(share, self.state.averaged)
-            learned = self._refine(share, self.state.student)
+                taught = _refined(self.state.averaged, share, grain)
+            learned = _refined(self.state.student, share, grain)
         # A mean, whatever the loss of the game is: the shares' mean is the batch's.
         part = 1 / (self.state.shares * self.descent.part)
         return {"student": part * imitation(learned.float(), taught.float())}
@@ -193,8 +194,10 @@ class Players:
         self.state.real_batches += with_real
         synthetic = next(self.synthetic)
         real = most_alike(synthetic, next(self.real)) if with_real else None
-        seeds = torch.randint(2**62, (len(synthetic.images),), generator=self.draws).tolist()
-        keys = noise.keys(seeds) if self._noise_channels else None
+        keys = None
+        if self._noise_channels:
+            seeds = torch.randint(2**62, (len(synthetic.images),), generator=self.draws)
+            keys = noise.keys(seeds.tolist())
         size = len(synthetic.images) // self.state.shares
         buffers = self._buffers()
         for place, share in enumerate(self.state.own_shares):
@@ -220,13 +223,13 @@ class Players:
         learning = (*self.state.networks, self.state.terms)
         return [(buffer, buffer.clone()) for each in learning for buffer in each.buffers()]
 
-    def _refine(self, share: _Share, network: nn.Module | None = None) -> Tensor:
-        """By the refiner that plays, or another network that is shown the same."""
-        batch, refiner = share.synthetic, self.state.refiner if network is None else network
-        shape = self._noise_channels, *batch.images.shape[2:]
-        grain = None if share.keys is None else noise.of_keys(share.keys, shape)
-        refined: Tensor = refiner(batch.images, **condition(refiner, grain, batch.reference))
-        return refined
+    def _refine(self, share: _Share) -> Tensor:
+        return _refined(self.state.refiner, share, self._grain(share))
+
+    def _grain(self, share: _Share) -> Tensor | None:
+        """The noise that goes with its images, (B, noise_channels, H, W)."""
+        shape = self._noise_channels, *share.synthetic.images.shape[2:]
+        return None if share.keys is None else noise.of_keys(share.keys, shape)
 
     def _photos(self, batch: Batch) -> Tensor:
         return self._shown(batch.images, batch.reference)
@@ -270,6 +273,12 @@ class Players:
         finally:
             for weight in trained:
                 weight.requires_grad_(True)
+
+
+def _refined(refiner: nn.Module, share: _Share, grain: Tensor | None) -> Tensor:
+    batch = share.synthetic
+    refined: Tensor = refiner(batch.images, **condition(refiner, grain, batch.reference))
+    return refined
 
 
 def one_cycle(step: int, steps: int) -> float:

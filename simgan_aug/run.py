@@ -6,6 +6,7 @@ What the folder holds: `simgan_aug.runfolder`.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -241,30 +242,29 @@ class Run:
             self.save()
             self._notify("simgan_training_rollback", rollback=rollback)
 
-    def _train(self) -> Iterator[Step]:
-        training = self.config.training
-        seeds = (training.seed * 2, training.seed * 2 + 1)
-        size, match = training.batch_size, self.config.tone.match == "before"
+    @functools.cached_property
+    def _crops(self) -> tuple[data.Crops, data.Crops]:
+        """Of the synthetic and of the real side, the same for all that is trained anew."""
+        config, training = self.config.data, self.config.training
+        seeds, size = (training.seed * 2, training.seed * 2 + 1), training.batch_size
+        match = self.config.tone.match == "before"
+        resident = None if match else data.Resident.of(self.synthetic, config, self.device)
         synthetic = data.Crops(
-            self.synthetic,
-            self.config.data,
-            size,
-            seeds[0],
-            self.bank,
-            match,
-            resident=data.Resident.of(self.synthetic, self.device),
+            self.synthetic, config, size, seeds[0], self.bank, match, resident=resident
         )
-        paired = takes_reference(self.state.discriminator)
-        candidates = self.config.data.alike if self.real.is_held else 1
         real = data.Crops(
             self.real,
-            self.config.data,
+            config,
             size,
             seeds[1],
-            own_tone=paired,
-            candidates=candidates,
-            resident=data.Resident.of(self.real, self.device),
+            own_tone=takes_reference(self.state.discriminator),
+            candidates=config.alike if self.real.is_held else 1,
+            resident=data.Resident.of(self.real, config, self.device),
         )
+        return synthetic, real
+
+    def _train(self) -> Iterator[Step]:
+        synthetic, real = self._crops
         sides = (
             synthetic.batches(self.state.synthetic_batches),
             real.batches(self.state.real_batches),
@@ -276,7 +276,7 @@ class Run:
             self.loss,
             self.regularization,
             *sides,
-            training,
+            self.config.training,
             self.state,
         ):
             self._oversight.hold_labels(step)

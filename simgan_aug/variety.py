@@ -7,12 +7,15 @@ image covers the spread of the real photos, one fixed refined form is their mean
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import xxhash
 
+from simgan_aug import draws
+from simgan_aug.draws import Bits
 from simgan_aug.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,11 +77,24 @@ class Variety:
             identity: tells images apart (its id, or a hash of its content); it and the number of
                 the form are all that a form depends on if there are `variants`.
         """
+        (form,) = self.forms(rng.integers(2**64, size=1, dtype=np.uint64), [identity])
+        return form
+
+    def forms(self, words: Bits, identities: Sequence[int]) -> list[Form]:
+        """A form of each image.
+
+        Args:
+            words: (N,) random bits, which decide as `rng` does in `draw`.
+            identities: of the N images.
+        """
         if self.variants:
-            number = int(rng.integers(self.variants))
-            # In this order, for numpy writes integers as words of 32 bits, without a separator.
-            rng = np.random.default_rng([number, identity % 2**64])
-        return Form(float(rng.uniform(*self.range)), int(rng.integers(2**63)))
+            numbers = (draws.uniforms(words, draws.VARIANT) * self.variants).astype(np.uint64)
+            words = draws.keyed(numbers, identities)
+        low, high = self.range
+        strengths = low + (high - low) * draws.uniforms(words, draws.STRENGTH)
+        seeds = draws.bits(words, draws.SEED) >> np.uint64(1)
+        drawn = zip(np.minimum(strengths, high).tolist(), seeds.tolist(), strict=True)
+        return [Form(*each) for each in drawn]
 
 
 def check_probability(p: float, name: str = "p") -> None:

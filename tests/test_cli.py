@@ -222,6 +222,16 @@ def test_help_starts_quickly_because_it_imports_no_torch():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_the_package_can_be_run_as_the_command():
+    command = [sys.executable, "-m", "simgan_aug", "preview", "absent.safetensors", "absent"]
+
+    ran = subprocess.run(command, check=False, capture_output=True, text=True)
+
+    assert (ran.returncode, ran.stdout) == (2, "")
+    assert "error: " in ran.stderr.lower()
+    assert "Traceback" not in ran.stderr
+
+
 def test_the_demo_writes_a_sheet_numbers_and_the_refined_set(tmp_path, capsys):
     code = main(["demo", "--out", str(tmp_path / "demo"), "--steps", "2"])
 

@@ -45,10 +45,30 @@ def test_numbers_of_neighbouring_seeds_are_uniform_and_know_nothing_of_each_othe
 
 
 def test_no_purpose_knows_another():
-    purposes = (draws.NOISE, draws.TONE, draws.SHARE)
+    purposes = range(draws.NOISE, draws.SEED + 1)
     normal = [(draws.uniforms(MANY, purpose) - 0.5) * 12**0.5 for purpose in purposes]
 
     for one, other in itertools.combinations(normal, 2):
         for step in (0, 1):
             apart = (one[step:] * other[: len(other) - step]).mean()
             assert abs(apart) * len(MANY) ** 0.5 < 4.5
+
+
+NUMBERS = st.integers(-(2**70), 2**70)
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=5))
+def test_a_key_is_that_of_its_own_parts_in_their_order(rows):
+    keys = draws.keyed(*zip(*rows, strict=True))
+
+    for key, parts in zip(keys, rows, strict=True):
+        a, b, c = parts
+        assert draws.keyed([a], [b], [c])[0] == key
+        assert draws.keyed([a], [b], [c + 2**64])[0] == key
+        assert draws.keyed([a], [c + 1], [b + 1])[0] != key
+
+
+def test_keys_of_few_seeds_epochs_and_images_are_all_different():
+    rows = list(itertools.product(range(4), range(50), range(100)))
+
+    assert len(np.unique(draws.keyed(*zip(*rows, strict=True)))) == len(rows)

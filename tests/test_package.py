@@ -16,6 +16,7 @@ ROOT = pathlib.Path(simgan_aug.__file__).parent
 
 LAYERS = [
     # faces
+    {"__main__"},
     {"cli"},
     {"demo", "testing", "new_plugin", "bench", "study"},
     {"run"},

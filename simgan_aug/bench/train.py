@@ -122,16 +122,12 @@ def _steps(job: _Job) -> Iterator[Losses]:
     inputs = Inputs.of([job.folder / "synthetic.json"], [], [job.folder / "real"])
     synthetic = data.read_synthetic(inputs.synthetic_origins, config.data, {})
     real = data.read_real(inputs.real_origins, config.data, synthetic)
-    batches = [
-        data.Crops(
-            side,
-            config.data,
-            training.batch_size,
-            2 * job.seed + number,
-            resident=None if job.is_plain else data.Resident.of(side, torch.device(job.device)),
-        ).batches()
-        for number, side in enumerate((synthetic, real))
-    ]
+    device, batches = torch.device(job.device), []
+    for number, side in enumerate((synthetic, real)):
+        resident = None if job.is_plain else data.Resident.of(side, config.data, device)
+        seed = 2 * job.seed + number
+        crops = data.Crops(side, config.data, training.batch_size, seed, resident=resident)
+        batches.append(crops.batches())
     torch.manual_seed(job.seed)
     parts = {"refiner": config.refiner, "discriminator": config.discriminator}
     refiner, discriminator = (

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from simgan_aug import draws
 from simgan_aug.audit import Guard
 from simgan_aug.coco import Annotation
 from simgan_aug.data.places import ID_KEYS, check_images, contents, find_ids, find_images, identity
@@ -142,11 +143,10 @@ class BatchRefiner:
         check_images(images)
         if self.move:
             images = _moved(images, resolve_device(self.device))
-        drawn = [self._draw(each) for each in self._identities(images, ids)]
-        rows = [row for row, form in enumerate(drawn) if form is not None]
-        if not rows:
+        drawn = self._drawn(self._identities(images, ids))
+        if not drawn:
             return images
-        forms = [form for form in drawn if form is not None]
+        rows, forms = list(drawn), list(drawn.values())
         refined = self.refiner(
             rows_of(images, rows),
             seed=[form.seed for form in forms],
@@ -193,9 +193,13 @@ class BatchRefiner:
         turn = self.channel_order == "bgr" and pixels.ndim == 3 and pixels.shape[2] == 3
         return np.ascontiguousarray(pixels[..., ::-1]) if turn else pixels
 
-    def _draw(self, identity: int) -> Form | None:
-        rng = np.random.default_rng([self.seed % 2**64, self.epoch, identity % 2**64])
-        return self.variety.draw(rng, identity) if rng.random() < self.p else None
+    def _drawn(self, identities: list[int]) -> dict[int, Form]:
+        """The rows that are refined, and to which forms."""
+        count = len(identities)
+        words = draws.keyed([self.seed] * count, [self.epoch] * count, identities)
+        refined = draws.uniforms(words, draws.CHOICE) < self.p
+        forms = self.variety.forms(words, identities)
+        return {row: forms[row] for row in np.flatnonzero(refined).tolist()}
 
     def _ids(self, batch: Any) -> Sequence[Any] | None:
         if callable(self.ids):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ from simgan_aug.data.decoded import THREADS, ahead
 from simgan_aug.data.resident import Resident
 from simgan_aug.data.source import Source
 from simgan_aug.data.windows import Windows
+from simgan_aug.devices import uploaded
 from simgan_aug.errors import DataError
 from simgan_aug.pixels import Pixels
 from simgan_aug.training import Batch
@@ -114,7 +115,8 @@ class Crops:
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
         candidates: crops drawn for each row of a batch, one after the other.
-        resident: the source on a device, where crops of one size are then cut, the same ones.
+        resident: the source on a device, where crops are then cut, the same ones, and batches are;
+            it cannot `match`.
     """
 
     def __init__(
@@ -132,10 +134,7 @@ class Crops:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
         self.bank, self.match, self.own_tone = bank, match, own_tone
         self.candidates = candidates
-        self._resident = None if match else resident
-        if resident is not None:  # a GPU's own division rounds otherwise
-            levels = np.arange(256, dtype=np.uint8)[None, None, :, None]
-            self._shades = self._unit(levels).flatten().to(resident.device)
+        self._resident = resident
         self._histograms: dict[int, Tensor] = {}
 
     def batches(self, start: int = 0, rows: slice | None = None) -> Batches:
@@ -145,14 +144,34 @@ class Crops:
 
     def _batches(self, start: int, wanted: range) -> Iterator[Batch]:
         coming = (self._rows(number, wanted) for number in itertools.count(start))
-        if self.source.is_held:
-            for rows in coming:
-                yield self._batch(rows, (self._read(index) for index in rows.indices.tolist()))
+        if self._resident is not None:
+            return self._cut_there(coming, self._resident)
+        return self._cut_here(coming)
+
+    def _cut_there(self, coming: Iterator[_Rows], resident: Resident) -> Iterator[Batch]:
+        levels = np.arange(256, dtype=np.uint8)[None, None, :, None]
+        # Looked up, for a GPU's own division rounds otherwise.
+        shades = self._unit(levels).flatten().mul(2).sub_(1).to(resident.device)
+        for rows in coming:
+            windows = self._windows(rows, resident.sizes[rows.indices])
+            weights = resident.weights(rows.indices, windows)
+            read = map(self._read, rows.indices.tolist()) if self.own_tone else ()
+            reference = self._references(rows, list(read))
+            yield Batch(
+                images=shades[resident.images(rows.indices, windows).long()].movedim(-1, 1),
+                weights=None if weights is None else weights.movedim(-1, 1),
+                reference=None
+                if reference is None
+                else uploaded(reference * 2 - 1, resident.device),
+            )
+
+    def _cut_here(self, coming: Iterator[_Rows]) -> Iterator[Batch]:
         hits, turns = itertools.tee(coming)
         indices = (index for rows in hits for index in rows.indices.tolist())
-        read = ahead(self._read, indices, self._ahead)
+        held = self.source.is_held
+        read = map(self._read, indices) if held else ahead(self._read, indices, self._ahead)
         for rows in turns:
-            yield self._batch(rows, itertools.islice(read, len(rows.indices)))
+            yield self._batch(rows, list(itertools.islice(read, len(rows.indices))))
 
     def _rows(self, number: int, wanted: range) -> _Rows:
         """These rows of a batch."""
@@ -180,45 +199,25 @@ class Crops:
     def _read(self, index: int) -> _Read:
         """An image, decoded if need be, and what belongs to it."""
         image, weights = self.source.images[index], self.source.weights
-        needed = self.own_tone or self.match
+        needed = self.own_tone or (self.match and self.bank is not None)
         return _Read(
             image,
             None if weights is None else weights[index][..., None],
             self._counted(index, image) if needed else None,
         )
 
-    def _batch(self, rows: _Rows, coming: Iterable[_Read]) -> Batch:
-        cut = self._cut_there(rows)
-        read = [] if cut and not self.own_tone else list(coming)
-        images, weights = cut or self._cut_here(rows, read)
+    def _batch(self, rows: _Rows, read: Sequence[_Read]) -> Batch:
+        windows = self._windows(rows, np.array([each.image.shape[:2] for each in read]))
+        images = self._sized(windows.of([each.image for each in read]))
+        weights = [each.weights for each in read if each.weights is not None]
         reference = self._references(rows, read)
         if reference is not None and self.bank is not None and self.match:
             images = _matched(images, read, reference)
         return Batch(
             images=images.mul(2).sub_(1),
-            weights=weights,
+            weights=self._sized(windows.of(weights)) if weights else None,
             reference=None if reference is None else reference * 2 - 1,
         )
-
-    def _cut_there(self, rows: _Rows) -> tuple[Tensor, Tensor | None] | None:
-        """As `_cut_here`, on the device where the images are; None: they are not, or some windows
-        would have to be resized."""
-        there = self._resident
-        if there is None:
-            return None
-        windows = self._windows(rows, there.sizes[rows.indices])
-        if not windows.are(self.config.crop):
-            return None
-        levels = there.images(rows.indices, windows)
-        return self._shades[levels.int()], there.weights(rows.indices, windows)
-
-    def _cut_here(self, rows: _Rows, read: Sequence[_Read]) -> tuple[Tensor, Tensor | None]:
-        """A window of each image in the size of a crop, (B, C, h, w) in [0, 1], and of weights."""
-        sizes = np.array([each.image.shape[:2] for each in read])
-        windows = self._windows(rows, sizes)
-        images = self._sized(windows.of([each.image for each in read]))
-        weights = [each.weights for each in read if each.weights is not None]
-        return images, self._sized(windows.of(weights)) if weights else None
 
     def _windows(self, rows: _Rows, sizes: Array) -> Windows:
         return Windows.drawn(rows.numbers[:, _WINDOW], sizes, self.config)
