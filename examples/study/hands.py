@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import dataclasses
 import fcntl
 import functools
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,9 @@ from simgan_aug.configfile import load_config, load_preset
 from simgan_aug.devices import resolve_device, resolve_precision
 from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.run import Inputs, Run
+from simgan_aug.run import Inputs
+from simgan_aug.study.gains import student
+from simgan_aug.study.refiners import train_refiner
 
 SPLITS = ("synthetic_train", "real_train", "real_test")
 SIZE = (96, 64)  # width, height; the files are 192x128
@@ -281,14 +284,17 @@ def refiner_for(name: str, folder: Path, work: Path, seed: int, minutes: float |
     with (out.parent / f"{out.name}.lock").open("w") as lock:  # an arm beside it may want it too
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (out / "done.json").exists():
-            train_refiner(name, folder, work, seed, minutes, out)
+            began = time.monotonic()
+            with contextlib.closing(_training(name, folder, work, seed, out)) as steps:
+                for _ in steps:
+                    if minutes and time.monotonic() - began > 60 * minutes:
+                        break
+            (out / "done.json").write_text(json.dumps({"seconds": time.monotonic() - began}))
     return out / "refiner.safetensors"
 
 
-def train_refiner(
-    name: str, folder: Path, work: Path, seed: int, minutes: float | None, out: Path
-) -> None:
-    """A run of an arm's config."""
+def _training(name: str, folder: Path, work: Path, seed: int, out: Path) -> Generator[None]:
+    """A training of an arm's config, which goes on where it was cut off."""
     config = arm_config(name, work)
     config = dataclasses.replace(config, training=dataclasses.replace(config.training, seed=seed))
     inputs = Inputs(
@@ -296,14 +302,7 @@ def train_refiner(
         images=folder / "synthetic_train",
         real=folder / "real_train",
     )
-    run = Run(config, inputs, out)
-    began, steps = time.monotonic(), run.steps()
-    for _ in steps:
-        if minutes and time.monotonic() - began > 60 * minutes:
-            steps.close()
-    (out / "done.json").write_text(
-        json.dumps({"steps": run.state.step, "seconds": round(time.monotonic() - began, 1)})
-    )
+    yield from train_refiner(config, inputs, out, "auto")
 
 
 def arm_config(name: str, work: Path) -> Config:
@@ -363,16 +362,12 @@ def run_cell(
     }
 
 
-STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}
-"""97.5% quantiles of Student's t for so many seeds."""
-
-
 def interval(values: list[float]) -> str:
-    """Mean and 95% interval over seeds; one seed has none."""
-    mean = float(np.mean(values))
-    if len(values) not in STUDENT:
+    """Mean and 95% interval over seeds, by Student's t; one seed has none."""
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
         return f"{mean:+.3f}"
-    half = STUDENT[len(values)] * float(np.std(values, ddof=1)) / len(values) ** 0.5
+    half = student(count - 1, 0.025) * float(np.std(values, ddof=1)) / count**0.5
     return f"{mean:+.3f} [{mean - half:+.3f}, {mean + half:+.3f}]"
 
 
