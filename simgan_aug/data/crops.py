@@ -157,12 +157,12 @@ class Crops:
             weights = resident.weights(rows.indices, windows)
             read = map(self._read, rows.indices.tolist()) if self.own_tone else ()
             reference = self._references(rows, list(read))
+            if reference is not None:
+                reference = uploaded(reference * 2 - 1, resident.device)
             yield Batch(
                 images=shades[resident.images(rows.indices, windows).long()].movedim(-1, 1),
                 weights=None if weights is None else weights.movedim(-1, 1),
-                reference=None
-                if reference is None
-                else uploaded(reference * 2 - 1, resident.device),
+                reference=reference,
             )
 
     def _cut_here(self, coming: Iterator[_Rows]) -> Iterator[Batch]:
