@@ -159,6 +159,65 @@ def test_annotations_appear_only_when_every_image_is_there(job, tmp_path):
     assert not (tmp_path / "out" / "ann.json").exists()
 
 
+DAMAGES = {
+    "gone": lambda path: path.unlink(),
+    "cut short": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "longer": lambda path: path.write_bytes(path.read_bytes() + b"x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=list(DAMAGES))
+@pytest.mark.parametrize("name", ["images/b.jpg", "pan/b.png"])
+def test_what_a_finished_job_has_lost_is_made_anew(job, panoptic, tmp_path, name, damage):
+    def again():
+        return job(annotations=[panoptic], guard="image")
+
+    run(again())
+    before = files(tmp_path / "out")
+    damage(tmp_path / "out" / name)
+
+    mending = again()
+    rest = run(mending)
+
+    assert mending.recalled == 1
+    assert rest == ({"b.jpg": "done"} if name == "images/b.jpg" else {})
+    assert files(tmp_path / "out") == before
+    assert verify(tmp_path / "out").complete
+    assert again().recalled == 0
+
+
+def test_annotations_vanish_while_what_was_lost_is_made_anew(job, tmp_path):
+    run(job())
+    (tmp_path / "out" / "images" / "b.jpg").unlink()
+
+    running = job().run()
+    next(running)
+    running.close()
+
+    assert not (tmp_path / "out" / "ann.json").exists()
+
+
+def test_a_copy_that_was_lost_is_made_anew(job, synthetic, tmp_path):
+    truncate(synthetic.parent / "images" / "b.jpg")
+    run(job(on_error="copy"))
+    before = files(tmp_path / "out")
+    (tmp_path / "out" / "images" / "b.jpg").unlink()
+
+    rest = run(job(on_error="copy"))
+
+    assert (list(rest), files(tmp_path / "out")) == (["b.jpg"], before)
+
+
+def test_an_image_that_was_left_out_is_not_looked_for(job, synthetic):
+    truncate(synthetic.parent / "images" / "b.jpg")
+    run(job(on_error="copy"))
+    run(job(on_error="skip"))
+
+    again = job(on_error="skip")
+
+    assert (again.recalled, again.remaining()) == (0, [])
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_second_run_completes_an_interrupted_one(job, tmp_path, many, workers):
     running = job(**many, workers=workers).run()

@@ -87,6 +87,8 @@ def refine(
         options["max_pixels"] = max_pixels
     folder = images or image_folder(annotations[0])
     job = RefineJob(annotations, folder, refiner, out, limits=dict(limits), **options)
+    if job.recalled:
+        click.echo(f"{job.recalled:,} files of {out} are gone or of another size: made anew")
     total, began = len(job.planned), time.monotonic()
     try:
         for outcome in track(
@@ -154,4 +156,6 @@ def _verify(out: Path | str) -> int:
         f"{found.files:,} files: {len(found.wrong):,} missing or changed; {found.left:,} images "
         f"still to do, {len(found.failed):,} set aside, {len(found.unknown):,} files unknown"
     )
+    if found.wrong:
+        click.echo("to mend it, remove what was changed, and refine again with the same command")
     return 1 if not found.complete else 3 if found.failed else 0

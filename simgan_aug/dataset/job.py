@@ -121,6 +121,9 @@ class RefineJob:
             backend=str(backend),
         )
         self.journal = Journal(self.target, len(self.planned), self.settings.policy)
+        self.journal.refresh()
+        self.recalled = self.journal.recall()
+        """Files that earlier runs have written and that are gone, or cut short; made anew."""
         self.present = len(self.planned) - len(self.remaining())
         """Images that earlier runs have settled."""
         self.refined = 0

@@ -166,6 +166,38 @@ class Journal:
         self._tails.clear()
         return lost
 
+    def recall(self) -> int:
+        """Take back what is settled while its file is not there, or of another size than any that
+        was written; in an object store, what is not there.
+
+        Returns:
+            How many images, and other files of the result, are to be done again.
+        """
+        present = None if self._folder.appends else frozenset(self._folder.names(""))
+
+        def is_there(line: Line) -> bool:
+            if present is not None:
+                return line.output in present
+            return self._folder.size(line.output) == line.size
+
+        wanted, found = bytearray(self._count), bytearray(self._count)
+        masks = {mask: False for mask in self.masks}
+        for line in read_lines(self._folder):
+            if line.mask in masks:
+                masks[line.mask] |= is_there(msgspec.structs.replace(line, output=line.mask))
+            number = line.done
+            if line.failed is not None and line.policy == self._policy and line.output:
+                number = line.failed
+            if number is not None and 0 <= number < self._count and line.output:
+                wanted[number] = 1
+                found[number] = found[number] or is_there(line)
+        lost = [n for n, state in enumerate(self.state) if state and wanted[n] and not found[n]]
+        for number in lost:
+            self.state[number] = TODO
+        gone = {mask for mask, is_whole in masks.items() if not is_whole}
+        self.masks -= gone
+        return len(lost) + len(gone)
+
     def outdated(self) -> list[str]:
         """Copies of images that are now to be done again."""
         return [output for number, output in self.copies.items() if self.state[number] == TODO]
