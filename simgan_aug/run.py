@@ -181,6 +181,12 @@ class Run:
                 self.save()
             self._notify("simgan_training_ended", reason=reason, preview=self.preview)
 
+    @property
+    def keeps_earlier(self) -> bool:
+        """Whether what lies in the folder is a student of a shorter run, and its teacher, which
+        stay until the student has learned anew."""
+        return self.state.kept is self.state.averaged and (self.out / TEACHER).exists()
+
     def save(self) -> None:
         """Write the state and the refiner, each whole or not at all; all ranks must call it.
 
@@ -195,9 +201,10 @@ class Run:
         header = {"step": self.state.number, "shares": self.state.shares}
         checkpoint.save_state(self.out / STATE, tensors, header)
         kept, teacher = self.state.kept, self.state.averaged
+        if self.keeps_earlier:
+            return
         if kept is teacher:
             files = {REFINER: (teacher, self.config)}
-            (self.out / TEACHER).unlink(missing_ok=True)  # of a run that goes on for longer
         else:
             files = {TEACHER: (teacher, self.config), REFINER: (kept, self.config.of_student())}
         about = self.synthetic.channels, self.bank

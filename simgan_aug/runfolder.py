@@ -1,7 +1,8 @@
 """The folder of a training run: what it holds, and whether it can be gone on with.
 
 RUN/refiner.safetensors   the averaged refiner, or its student; all that inference needs
-RUN/teacher.safetensors   the averaged refiner, where a student has learned from it
+RUN/teacher.safetensors   the averaged refiner, where a student has learned from it; in a run that
+                          goes on for longer both stay until the student has learned anew
 RUN/state.safetensors     what --resume goes on from
 RUN/run.json              config, inputs and their fingerprints
 RUN/metrics.jsonl         one line of losses every `observers.LOG_EVERY` steps

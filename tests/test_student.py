@@ -210,17 +210,30 @@ def test_a_run_that_goes_on_for_longer_trains_its_teacher_on_and_teaches_anew(
     assert rest[-1].state.student_step == 5
 
 
-def test_the_teacher_of_a_shorter_run_does_not_lie_beside_a_later_refiner(
+def test_a_student_and_its_teacher_stay_until_a_longer_run_has_taught_anew(
     inputs,  # noqa: F811
     tmp_path,
 ):
+    files = [tmp_path / "out" / f"{name}.safetensors" for name in ("refiner", "teacher")]
+    longer = with_training(TAUGHT, steps=9)
     list(Run(TAUGHT, inputs, tmp_path / "out").steps())
-    running = Run(with_training(TAUGHT, steps=9), inputs, tmp_path / "out", resume=True).steps()
+    before = [file.read_bytes() for file in files]
 
-    next(running)
-    running.close()
+    for count in (1, 4):  # in the game, and of the student
+        run = Run(longer, inputs, tmp_path / "out", resume=True)
+        assert run.keeps_earlier
+        running = run.steps()
+        for _ in range(count):
+            next(running)
+        running.close()
+        assert [file.read_bytes() for file in files] == before
 
-    assert not (tmp_path / "out" / "teacher.safetensors").exists()
+    run = Run(longer, inputs, tmp_path / "out", resume=True)
+    list(run.steps())
+
+    assert not run.keeps_earlier
+    assert checkpoint.load(files[0]).provenance["steps"] == 9
+    assert checkpoint.load(files[1]).provenance["steps"] == 9
 
 
 def test_a_student_that_diverges_leaves_its_finished_teacher_as_it_is(

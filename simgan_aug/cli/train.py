@@ -78,6 +78,10 @@ def train(
         return
     for line in _sources(run):
         click.echo(line, err=True)
+    if run.keeps_earlier:
+        click.echo(
+            f"note: {out / REFINER} stays as it is until a student has learned anew", err=True
+        )
     follow(run, out)
     click.echo(f"refiner: {out / REFINER}")
     click.echo(f"samples: {out / 'samples'}")
