@@ -29,6 +29,9 @@ from simgan_aug.tone import QUANTILES
 FORMAT = 2
 """Version of the file; those of other versions, whose networks compute otherwise, are refused."""
 
+REFINER = "refiner.safetensors"
+"""In the folder of a training run."""
+
 _HEADER = "simgan_aug"
 _STATE_HEADER = "simgan_aug_state"
 _BANK = "tone.bank"
@@ -75,7 +78,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def locate(refiner: str | os.PathLike[str]) -> Path:
-    """The file of a refiner given by its path, or by the name under which a plugin ships it.
+    """The file of a refiner given by its path or by the folder of a training run, or by the name
+    under which a plugin ships it.
 
     A name has no folder and no ending `.safetensors`; a file of that name goes before it.
 
@@ -83,6 +87,8 @@ def locate(refiner: str | os.PathLike[str]) -> Path:
         CheckpointError: there is neither; names the nearest. Or the plugin fails to give its file.
     """
     path = Path(refiner)
+    if (path / REFINER).is_file():
+        return path / REFINER
     if path.is_file() or path.suffix == ".safetensors" or len(path.parts) > 1:
         return path
     name = str(refiner)

@@ -202,9 +202,14 @@ def check_size(image: CocoImage, height: int, width: int) -> None:
     """
     stated = (image.width or width, image.height or height)
     if not all(abs(said - side) <= 0.5 for said, side in zip(stated, (width, height), strict=True)):
+        way_out = (
+            "has an orientation tag turned it where they were made? Store it upright"
+            if stated == (height, width)
+            else "mend whichever is wrong"
+        )
         raise ImageError(
             f"{image.file_name}: is {width}x{height}, the annotations say "
-            f"{stated[0]:g}x{stated[1]:g}"
+            f"{stated[0]:g}x{stated[1]:g}: {way_out}"
         )
 
 

@@ -334,8 +334,9 @@ def _scale(values: Tensor, white: int, look: bool) -> float:
         low, high = (float(v) for v in torch.aminmax(values))
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ImageError(
-                f"expected floats in [0, 1], got values from {low:g} to {high:g}; "
-                "divide by the range first"
+                f"expected floats in [0, 1], got values from {low:g} to {high:g}: "
+                + ("refine before Normalize, or " if low < 0 else "")
+                + "divide by the range first"
             )
     return white if values.dtype == torch.uint16 and white else _HIGHEST[values.dtype]
 
@@ -349,7 +350,9 @@ def _split(present: int, channels: int) -> tuple[int, bool]:
     way_out = (
         "convert the image to grey, or train a refiner with channels = 3"
         if channels == 1
-        else f"convert the image, or train a refiner with channels = {present}"
+        else "convert the image"
+        + (f", or train a refiner with channels = {present}" if present in (1, 3) else "")
+        + (" (tensors are (C, H, W), arrays (H, W, C))" if present > 4 else "")
     )
     raise ImageError(
         f"this refiner takes {channels} channel(s), the image has {present}: {way_out}"

@@ -33,7 +33,7 @@ from simgan_aug.files import write_atomically
 from simgan_aug.folders import check_apart, check_writable
 from simgan_aug.state import COUNTS, TrainingState
 
-REFINER, TEACHER = "refiner.safetensors", "teacher.safetensors"
+REFINER, TEACHER = checkpoint.REFINER, "teacher.safetensors"
 STATE, INFO = "state.safetensors", "run.json"
 
 

@@ -67,6 +67,13 @@ def run(job):
     return {outcome.name: outcome.status for outcome in job.run()}
 
 
+def test_a_folder_without_any_of_the_images_is_an_error_that_says_where_to_say(job, data):
+    (data / "elsewhere").mkdir()
+
+    with pytest.raises(DataError, match=r"none of \d+ images lies in .*--images"):
+        job(images=data / "elsewhere")
+
+
 def begin(job, count):
     """Audit so many images, then be interrupted."""
     outcomes = job.run()

@@ -218,8 +218,20 @@ def test_a_batch_without_images_in_sight_is_an_error_that_says_what_to_do(always
 
 
 def test_normalised_images_are_an_error_that_says_so(always, images):
-    with pytest.raises(ImageError, match="divide by the range"):
+    with pytest.raises(ImageError, match="refine before Normalize"):
         always((images / 255 - 0.5) / 0.25)
+    with pytest.raises(ImageError, match="divide by the range"):
+        always(images.float())
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_a_list_of_images_is_the_batch_itself(always, images, kind):
+    batch = [*images] if kind == "tensor" else [each.movedim(0, -1).numpy() for each in images]
+
+    refined = always(batch)
+
+    assert isinstance(refined, list)
+    assert all((one != other).any() for one, other in zip(refined, batch, strict=True))
 
 
 # What it draws

@@ -191,6 +191,11 @@ def test_a_third_partys_refiner_need_not_be_built_like_ours(tmp_path, monkeypatc
     assert torch.equal(loaded(images), network(images))
 
 
+def test_the_folder_of_a_run_stands_for_its_refiner(path):
+    assert locate(path.parent) == path
+    assert load(path.parent).provenance == load(path).provenance
+
+
 @pytest.mark.parametrize("name", ["missing.safetensors", "nul\0", ".", "missing/x.safetensors"])
 def test_a_missing_file_is_named_with_what_was_expected(tmp_path, name):
     path = tmp_path / name

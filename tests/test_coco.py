@@ -226,6 +226,8 @@ def test_sizes_and_ids_written_as_floats_are_read(tmp_path):
     (image,) = read_images(path)
 
     check_size(image, 480, 640)
+    with pytest.raises(ImageError, match=r"say 640x480: has an orientation tag turned it"):
+        check_size(image, 640, 480)
     with pytest.raises(ImageError, match=r"a\.png: is 641x480, the annotations say 640x480"):
         check_size(image, 480, 641)
 

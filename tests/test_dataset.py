@@ -261,6 +261,14 @@ def test_settings_that_another_job_has_used_meanwhile_are_not_mixed_in(job, tmp_
     assert info["settings"]["strength"] == 1
 
 
+def test_a_training_run_is_no_place_for_a_result(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text('{"config": {}, "inputs": {}}')
+
+    with pytest.raises(ConfigError, match="holds a training run"):
+        job()
+
+
 def test_a_folder_of_something_else_is_not_touched(job, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "thesis.txt").write_text("mine")
@@ -298,7 +306,8 @@ def test_a_missing_image_folder_says_which_option_helps(job, tmp_path):
 def test_a_size_other_than_the_annotations_say_is_an_error(job, synthetic):
     Image.new("RGB", (21, 12)).save(synthetic.parent / "images" / "b.jpg")
 
-    with pytest.raises(ImageError, match=r"b\.jpg: is 21x12, the annotations say 20x12"):
+    wrong = r"b\.jpg: is 21x12, the annotations say 20x12: mend .* --allow-size-mismatch"
+    with pytest.raises(ImageError, match=wrong):
         list(job().run())
 
 

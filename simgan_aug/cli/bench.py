@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from simgan_aug.cli.options import FILE, FOLDER, console
+from simgan_aug.cli.options import FOLDER, REFINER, console
 
 _IMAGES = click.option("--images", type=FOLDER, help="Photos. [examples/data/hands/real]")
-_REFINER = click.option("--refiner", type=FILE, help="Refiner file. [untrained, as fast]")
+_REFINER = click.option("--refiner", type=REFINER, help="Refiner file. [untrained, as fast]")
 _SIZE = click.option("--size", type=(int, int), default=(640, 480), show_default=True, help="Px.")
 _COUNT = click.option(
     "--count", type=click.IntRange(min=1), default=48, show_default=True, help="Images."

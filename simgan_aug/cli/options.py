@@ -11,6 +11,7 @@ import click
 from rich.console import Console
 
 FILE = click.Path(path_type=Path, dir_okay=False)
+REFINER = click.Path(path_type=Path)  # a file, the folder of a run, or a plugin's name
 FOLDER = click.Path(path_type=Path, file_okay=False)
 ORIGIN = click.Path(path_type=str)  # what images come from: a path, or an address
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
@@ -53,6 +54,8 @@ def realism(synthetic: str, real: str, refined: str | None, as_json: bool, **set
     def shown(items: Iterator[str], total: int, unit: str) -> Iterator[str]:
         return track(items, total, 0, unit, str, console)
 
+    if refined and (Path(refined) / "run.json").exists() and (Path(refined) / "images").is_dir():
+        refined = str(Path(refined) / "images")  # what refine has written
     images = _images(synthetic), _images(real), _images(refined) if refined else None
     found = compare(*images, progress=shown, **settings)
     if as_json:
@@ -64,6 +67,8 @@ def realism(synthetic: str, real: str, refined: str | None, as_json: bool, **set
         f"{counts} images in {found.counts['groups']} groups; {found.counts['compared']} on each "
         f"side of a distance; features: {found.features}"
     )
+    if refined and not found.counts["paired"]:
+        click.echo("note: no refined image is named as a synthetic one: they count as another set")
     click.echo(f"note: {WARNING}")
 
 

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simgan_aug.cli.options import BACKEND, FILE, FOLDER, LIMIT, PLACE, console
+from simgan_aug.cli.options import BACKEND, FILE, FOLDER, LIMIT, PLACE, REFINER, console
 
 
 @click.command()
 @click.option("--annotations", type=FILE, multiple=True, help="COCO file; repeatable.")
 @click.option("--images", type=PLACE, help="Their folder. [images/ beside it, or its name]")
-@click.option("--refiner", type=FILE, help="refiner.safetensors of a run.")
+@click.option("--refiner", type=REFINER, help="refiner.safetensors of a run, or the run.")
 @click.option("--out", type=PLACE, help="New folder for the result, or s3://...")
 @click.option("--verify", type=PLACE, help="Only hold a result against its hashes.")
 @click.option("--strength", default=1.0, show_default=True, help="0: unchanged, 1: all of it.")

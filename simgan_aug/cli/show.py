@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from simgan_aug.cli.options import FILE, FOLDER, follow
+from simgan_aug.cli.options import FILE, FOLDER, REFINER, follow
 from simgan_aug.errors import ConfigError
 
 
 @click.command()
-@click.option("--refiner", type=FILE, required=True, help="refiner.safetensors of a run.")
+@click.option(
+    "--refiner", type=REFINER, required=True, help="refiner.safetensors of a run, or the run."
+)
 @click.option("--images", type=FOLDER, required=True, help="Folder of synthetic images.")
 @click.option("--real", type=FOLDER, help="Folder of real photos, for the third row.")
 @click.option("--out", type=FILE, required=True, help="PNG file to write.")

@@ -41,9 +41,9 @@ class BatchRefiner:
         p: probability of refining an image.
         strength: share of the change, in [0, 1]; or the two ends of a range to draw it from.
         key: where the images are. None: under the first of `places.KEYS` in a mapping, or in each
-            of a list of mappings; the first element of a tuple or list; the batch itself if it is a
-            tensor. Or the key or index; or a function of the batch and of `refine` (images ->
-            images) that returns the new batch.
+            of a list of mappings; the batch itself if it is a tensor or a list of (C, H, W); else
+            the first element of a tuple or list. Or the key or index; or a function of the batch
+            and of `refine` (images -> images) that returns the new batch.
         ids: what tells the images of a batch apart: a key, or a function from the batch to one int
             or str an image. None: the first of `places.ID_KEYS` in the batch, or in the targets
             beside its images; if there is none, a hash of each image's content, and for images on a

@@ -27,13 +27,14 @@ def find_images(batch: Any, key: str | int | None) -> tuple[Any, Put]:
     """The images of a batch, and what puts others in their place, in a shallow copy.
 
     Args:
-        batch: a mapping, a list of mappings, a tuple or list that begins with the images, or these.
+        batch: a mapping, a list of mappings, a tuple or list that begins with the images, or these
+            themselves, as a tensor or a list of (C, H, W).
         key: where they are; None: under the first of `KEYS`, or first.
 
     Raises:
         DataError: they are not there.
     """
-    if key is None and isinstance(batch, (Tensor, np.ndarray)):
+    if key is None and (isinstance(batch, (Tensor, np.ndarray)) or _is_list_of_images(batch)):
         return batch, lambda images: images
     if isinstance(batch, Mapping):
         found = next((k for k in KEYS if k in batch), None) if key is None else key
@@ -66,6 +67,16 @@ def _replaced(batch: Any, key: Any, images: Any) -> Any:
     changed = copy.copy(batch)
     changed[key] = images
     return changed
+
+
+def _is_list_of_images(batch: Any) -> bool:
+    """Not images and what belongs to them: those are a batch or a list, or come in a tuple."""
+    kinds = Tensor, np.ndarray
+    return (
+        isinstance(batch, list)
+        and bool(batch)
+        and all(isinstance(each, kinds) and each.ndim == 3 for each in batch)
+    )
 
 
 def check_images(images: Any) -> None:

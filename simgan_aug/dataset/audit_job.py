@@ -83,9 +83,11 @@ class AuditJob:
         self.lines = self.out.with_suffix(".jsonl")
         _check_out(self.out, annotations)
         self.planned = planned(annotations, Settings(allow_size_mismatch=True))
+        names = [image.file_name for image in self.planned]
+        _check_some(names, self.source)
         self._labels = Labels(annotations)
         self._workers = Rank().cores() if workers is None else workers
-        self._taken = frozenset(taken([image.file_name for image in self.planned]))
+        self._taken = frozenset(taken(names))
         self._task = AuditTask(
             images=absolute(images),
             refined=absolute(refined),
@@ -217,6 +219,19 @@ def _folder(place: Path | str, option: str) -> Folder:
     if isinstance(folder, LocalFolder) and not folder.path.is_dir():
         raise DataError(f"{place}: no such folder; say with {option} where the images lie")
     return folder
+
+
+def _check_some(names: Sequence[str], folder: Folder) -> None:
+    """Reject a folder without any of the images; of single ones the audit says that itself."""
+    try:
+        missing = folder.missing(names)
+    except DataError:  # a name that no file can have
+        return
+    if names and len(missing) == len(names):
+        raise DataError(
+            f"none of {len(names)} images lies in {folder}, the first is {names[0]!r}; say with "
+            "--images where they lie"
+        )
 
 
 def _check_out(out: Path, annotations: Sequence[Path]) -> None:

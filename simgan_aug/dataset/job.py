@@ -209,8 +209,10 @@ class RefineJob:
     def _counted(self, outcome: Outcome, writer: Writer) -> Outcome:
         for stage, seconds in outcome.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        if outcome.status == "stopped" and outcome.output_failed:
+            raise OutputError(outcome.error)
         if outcome.status == "stopped":
-            raise (OutputError if outcome.output_failed else ImageError)(outcome.error)
+            raise ImageError(f"{outcome.error}; set it aside with --on-error copy or skip")
         if outcome.status == "killer":
             outcome = self._killer(outcome.number, outcome.error, writer)
         self.refined += outcome.status == "done"
@@ -266,6 +268,8 @@ class RefineJob:
                     f"{self.target} is not empty and holds no refine run; choose another --out"
                 )
             return False
+        if {"config", "inputs"} <= before.keys():
+            raise ConfigError(f"{self.target} holds a training run; choose another --out")
         if changed := differences(before, self.info):
             raise ConfigError(
                 f"{self.target} was begun with another refiner, other annotations or settings "

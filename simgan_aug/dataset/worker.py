@@ -20,7 +20,13 @@ from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
 from simgan_aug.dataset.plan import Settings, place_of
 from simgan_aug.dataset.storage import Folder
-from simgan_aug.errors import DataError, OutputError, PluginError, is_out_of_memory
+from simgan_aug.errors import (
+    DataError,
+    ImageError,
+    OutputError,
+    PluginError,
+    is_out_of_memory,
+)
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.labels import decoded
@@ -197,7 +203,10 @@ class Worker:
         work.image = decode_image(content, path, self._settings.max_pixels)
         if not self._settings.allow_size_mismatch:
             stated = CocoImage(0, item.name, item.width, item.height)
-            check_size(stated, *work.image.pixels.shape[:2])
+            try:
+                check_size(stated, *work.image.pixels.shape[:2])
+            except ImageError as error:
+                raise ImageError(f"{error} (as it is: --allow-size-mismatch)") from None
 
     def _change(self, work: _Work) -> None:
         assert work.image is not None

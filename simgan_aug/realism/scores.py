@@ -150,6 +150,8 @@ def compare(
     counts = {name: len(sources.get(name, ())) for name in ("synthetic", "real", "refined")}
     counts["groups"] = len(np.unique(np.concatenate(list(labels.values()))))
     counts["compared"] = len(rounds[0].real)
+    if refined is not None:
+        counts["paired"] = len(partners(sources["synthetic"], sources["refined"]))
     return Comparison(tuple(_measure(name, found[name]) for name in UNITS), counts, features)
 
 

@@ -95,6 +95,7 @@ def _built_in(name: str) -> Arm:
     if name not in known:
         raise ConfigError(
             f"no arm named {name!r}{did_you_mean(name, known)}; one of your own is NAME=SOURCE"
+            + ("; give --arms once for each" if set(name) & set(", ") else "")
         )
     return Arm(name, name)
 

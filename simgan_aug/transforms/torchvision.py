@@ -165,6 +165,11 @@ def _values(inpt: Any) -> Any:
     if inpt.mode not in _MODES:
         raise ImageError(
             f"expected a PIL image in one of the modes {', '.join(_MODES)}, got {inpt.mode}: "
-            "convert it first, image.convert('RGB')"
+            + (
+                # convert('RGB') would clip them
+                "give a tensor of uint16, or of floats in [0, 1], as a tv_tensors.Image"
+                if inpt.mode[0] in "IF"
+                else "convert it first, image.convert('RGB')"
+            )
         )
     return np.asarray(inpt)

@@ -156,6 +156,7 @@ def test_a_limit_draws_the_forms_of_the_images_it_draws(sets):
         "refined": 16,
         "groups": 32,
         "compared": 8,
+        "paired": 16,
     }
 
 
@@ -249,6 +250,27 @@ def test_the_command_prints_every_measure_and_what_none_of_them_says(options):
         assert word in ran.stdout
     assert "30 synthetic, 60 real, 30 refined images" in ran.stdout
     assert ran.stdout.rstrip().endswith(WARNING)
+
+
+def test_the_command_takes_the_folder_that_refine_has_written(options, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (tmp_path / "refined").rename(out / "images")
+    (out / "run.json").write_text("{}")
+    options[-1] = str(out)
+
+    ran = CliRunner().invoke(realism, [*options, "--repeats", "1", "--json"])
+
+    assert json.loads(ran.stdout)["counts"]["paired"] == 30
+
+
+def test_the_command_says_that_no_name_is_shared(options, tmp_path):
+    for path in sorted((tmp_path / "refined").iterdir()):
+        path.rename(path.with_name("other-" + path.name))
+
+    ran = CliRunner().invoke(realism, [*options, "--repeats", "1"], catch_exceptions=False)
+
+    assert "note: no refined image is named as a synthetic one" in ran.stdout
 
 
 def test_the_command_prints_the_json_form(options, sets):

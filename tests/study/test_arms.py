@@ -78,6 +78,7 @@ def test_what_an_own_arm_is_follows_from_its_source(tmp_path):
     ("wanted", "message"),
     [
         ("histogram", r"no arm named 'histogram' \(known: "),
+        ("raw,hm", r"no arm named 'raw,hm' .*give --arms once for each"),
         ("jiter", "did you mean 'jitter'"),
         ("mine=nowhere", "mine: no such folder: 'nowhere'"),
         ("mine=nowhere.toml", "mine: no such file"),

@@ -132,7 +132,13 @@ def test_a_pil_image_and_its_tensor_get_the_same_pixels(refiner_file):
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("mode", ["P", "1", "CMYK", "YCbCr", "HSV", "LAB", "I", "F", "I;16"])
+@pytest.mark.parametrize("mode", ["I", "F", "I;16"])
+def test_a_pil_image_of_more_than_8_bits_is_an_error_that_asks_for_a_tensor(refine, mode):
+    with pytest.raises(ImageError, match=rf"got {mode}: give a tensor of uint16"):
+        refine(PIL.Image.new(mode, (14, 9)))
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "CMYK", "YCbCr", "HSV", "LAB"])
 def test_a_pil_image_of_another_mode_is_an_error_that_says_to_convert(refine, mode):
     with pytest.raises(ImageError, match=rf"L, LA, RGB, RGBA, got {mode}.*convert\('RGB'\)"):
         refine(PIL.Image.new(mode, (14, 9)))
