@@ -157,7 +157,10 @@ def _section(base: Any, table: Mapping[str, Any], where: str) -> Any:
         return msgspec.convert(merged, type(base))
     except msgspec.ValidationError as error:
         message, _, key = str(error).partition(" - at `$.")
-        raise ConfigError(f"{where}: {key.rstrip('`') + ': ' if key else ''}{message}") from None
+        key = key.rstrip("`")
+        if isinstance(usual := getattr(base, key, None), tuple):
+            message += f": by default it is {[*usual]}"
+        raise ConfigError(f"{where}: {key + ': ' if key else ''}{message}") from None
 
 
 def _term(table: Any) -> Any:

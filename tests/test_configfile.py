@@ -328,3 +328,8 @@ def test_the_steps_of_a_student_are_in_proportion_unless_they_are_given(table, s
     assert parse({"training": table}, source="a.toml").training.student_steps == student
     wide = parse({"preset": "wide", "training": {"steps": 250}}, source="a.toml")
     assert wide.training.student_steps == 0
+
+
+def test_one_number_in_place_of_two_is_an_error_that_shows_two():
+    with pytest.raises(ConfigError, match=r"crop: Expected `array`.*by default it is \[64, 64\]"):
+        parse({"data": {"crop": 32}}, source="t.toml")
