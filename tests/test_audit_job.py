@@ -637,6 +637,14 @@ def test_a_users_mistake_is_a_line_or_two_and_exit_code_2(data, capsys, message,
     assert not list(data.glob("audit.json*"))
 
 
+def test_an_audit_of_no_labels_says_so(data, capsys):
+    write_coco(data / "ann.json", NAMES, [])
+
+    assert main(command()) == 0
+
+    assert "note: there are no labels" in capsys.readouterr().out
+
+
 def test_a_full_disk_ends_the_audit_in_order_and_with_room_it_goes_on(data, job, small_disk):
     many = [label | {"id": f"{n} {label['id']}"} for n in range(8) for label in labels_of(0)]
     more = [label | {"image_id": image} for image in range(COUNT) for label in many]
