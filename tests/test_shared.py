@@ -384,7 +384,7 @@ def torn(path):
     [
         (lambda path: path.with_name("missing.safetensors"), "missing.safetensors: no such file"),
         (torn, "not a readable .safetensors file"),
-        (lambda path: path.parent, "no such file"),
+        (lambda path: path.parent.parent, "no such file"),
         (lambda path: "night", "no refiner 'night': it is neither a file nor a name"),
         (lambda path: "unshuffle", "'unshuffle' is a network without weights.*simgan-aug train"),
     ],
