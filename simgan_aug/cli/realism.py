@@ -48,14 +48,16 @@ def realism(synthetic: str, real: str, refined: str | None, as_json: bool, **set
 
     In place of a folder: whatever else train takes, SCHEME:PLACE of a plugin's source too.
     """
+    from simgan_aug.dataset.plan import INFO
+    from simgan_aug.dataset.storage import IMAGES
     from simgan_aug.progress import track
     from simgan_aug.realism import WARNING, compare
 
     def shown(items: Iterator[str], total: int, unit: str) -> Iterator[str]:
         return track(items, total, 0, unit, str, console)
 
-    if refined and (Path(refined) / "run.json").exists() and (Path(refined) / "images").is_dir():
-        refined = str(Path(refined) / "images")  # what refine has written
+    if refined and (Path(refined) / INFO).exists() and (Path(refined) / IMAGES).is_dir():
+        refined = str(Path(refined) / IMAGES)  # what refine has written
     images = _images(synthetic), _images(real), _images(refined) if refined else None
     found = compare(*images, progress=shown, **settings)
     if as_json:

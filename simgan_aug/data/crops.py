@@ -132,7 +132,7 @@ class Crops:
         resident: Resident | None = None,
     ) -> None:
         self.source, self.config, self.batch_size, self.seed = source, config, batch_size, seed
-        self.bank, self.match, self.own_tone = bank, match, own_tone
+        self.bank, self.match, self.own_tone = bank, match and bank is not None, own_tone
         self.candidates = candidates
         self._resident = resident
         self._histograms: dict[int, Tensor] = {}
@@ -199,11 +199,10 @@ class Crops:
     def _read(self, index: int) -> _Read:
         """An image, decoded if need be, and what belongs to it."""
         image, weights = self.source.images[index], self.source.weights
-        needed = self.own_tone or (self.match and self.bank is not None)
         return _Read(
             image,
             None if weights is None else weights[index][..., None],
-            self._counted(index, image) if needed else None,
+            self._counted(index, image) if self.own_tone or self.match else None,
         )
 
     def _batch(self, rows: _Rows, read: Sequence[_Read]) -> Batch:
@@ -211,7 +210,7 @@ class Crops:
         images = self._sized(windows.of([each.image for each in read]))
         weights = [each.weights for each in read if each.weights is not None]
         reference = self._references(rows, read)
-        if reference is not None and self.bank is not None and self.match:
+        if reference is not None and self.match:
             images = _matched(images, read, reference)
         return Batch(
             images=images.mul(2).sub_(1),

@@ -71,11 +71,13 @@ def _replaced(batch: Any, key: Any, images: Any) -> Any:
 
 def _is_list_of_images(batch: Any) -> bool:
     """Not images and what belongs to them: those are a batch or a list, or come in a tuple."""
-    kinds = Tensor, np.ndarray
-    return (
-        isinstance(batch, list)
-        and bool(batch)
-        and all(isinstance(each, kinds) and each.ndim == 3 for each in batch)
+    return isinstance(batch, list) and bool(batch) and _are_arrays(batch, 3)
+
+
+def _are_arrays(values: Any, *dimensions: int) -> bool:
+    """Whether all are tensors or arrays of so many dimensions."""
+    return all(
+        isinstance(each, (Tensor, np.ndarray)) and each.ndim in dimensions for each in values
     )
 
 
@@ -85,10 +87,8 @@ def check_images(images: Any) -> None:
     Raises:
         DataError: says what came.
     """
-    batch = isinstance(images, (Tensor, np.ndarray)) and images.ndim == 4
-    several = isinstance(images, (list, tuple)) and all(
-        isinstance(image, (Tensor, np.ndarray)) and image.ndim in (2, 3) for image in images
-    )
+    batch = _are_arrays([images], 4)
+    several = isinstance(images, (list, tuple)) and _are_arrays(images, 2, 3)
     if not (batch or several) or not len(images):
         raise DataError(
             "expected images as one tensor (B, C, H, W) or as a list of (C, H, W), got "

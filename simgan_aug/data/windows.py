@@ -44,21 +44,12 @@ class Windows:
         rows, columns = sides.T
         return cls(top, left, rows, columns, (mirrored < 0.5) & config.flip)
 
-    def are(self, size: tuple[int, int]) -> bool:
-        """Whether all are of one height and width."""
-        return bool((self.rows == size[0]).all() and (self.columns == size[1]).all())
-
     def of(self, images: Sequence[Array]) -> list[Array]:
         """What is seen through them of (H, W, C) each."""
-        seen = []
-        for image, top, left, rows, columns, is_mirrored in zip(
-            images, *self._numbers(), strict=True
-        ):
+        every = self.top, self.left, self.rows, self.columns, self.is_mirrored
+        numbers, seen = (each.tolist() for each in every), []
+        for image, top, left, rows, columns, is_mirrored in zip(images, *numbers, strict=True):
             part = image[top : top + rows, left : left + columns]
             # A view from right to left would be copied pixel by pixel, in seven times the time.
             seen.append(cv2.flip(part, 1).reshape(part.shape) if is_mirrored else part)
         return seen
-
-    def _numbers(self) -> list[list[int]]:
-        every = self.top, self.left, self.rows, self.columns, self.is_mirrored
-        return [each.tolist() for each in every]

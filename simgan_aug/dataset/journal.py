@@ -175,26 +175,23 @@ class Journal:
         """
         present = None if self._folder.appends else frozenset(self._folder.names(""))
 
-        def is_there(line: Line) -> bool:
-            if present is not None:
-                return line.output in present
-            return self._folder.size(line.output) == line.size
+        def is_there(name: str, size: int) -> bool:
+            return name in present if present is not None else self._folder.size(name) == size
 
-        wanted, found = bytearray(self._count), bytearray(self._count)
-        masks = {mask: False for mask in self.masks}
+        wanted, found, whole = bytearray(self._count), bytearray(self._count), set[str]()
         for line in read_lines(self._folder):
-            if line.mask in masks:
-                masks[line.mask] |= is_there(msgspec.structs.replace(line, output=line.mask))
+            if line.mask is not None and is_there(line.mask, line.size):
+                whole.add(line.mask)
             number = line.done
             if line.failed is not None and line.policy == self._policy and line.output:
                 number = line.failed
             if number is not None and 0 <= number < self._count and line.output:
                 wanted[number] = 1
-                found[number] = found[number] or is_there(line)
+                found[number] = found[number] or is_there(line.output, line.size)
         lost = [n for n, state in enumerate(self.state) if state and wanted[n] and not found[n]]
         for number in lost:
             self.state[number] = TODO
-        gone = {mask for mask, is_whole in masks.items() if not is_whole}
+        gone = self.masks - whole
         self.masks -= gone
         return len(lost) + len(gone)
 
