@@ -17,8 +17,11 @@ from torch import nn
 
 from simgan_aug.alarms.measures import Array, Box, drift
 
+LOOKS = 40
+"""A training has as many, over which the weight grows; a long one has more."""
+
 EVERY = 25
-"""Steps between two looks."""
+"""Steps between two looks, at most."""
 
 RANGE = (0.02, 4.0)
 """Of the weight. Held more tightly, colours no longer reach where they belong; and where the tone
@@ -32,6 +35,16 @@ FROM = 1.0
 
 SLOWLY = 1.08
 """At one look: to 4 within 450 steps. At 1.22 one training of eleven was torn down on the way."""
+
+
+def between_looks(steps: int) -> int:
+    """Steps between two looks of a training of so many adversarial steps.
+
+    A short one is looked at more often, so that its weight has grown as far when it ends: with a
+    look every 25 steps, a training of 500 moved labels by 1.8 px (examples/study/RESULTS.md).
+    """
+    return min(EVERY, max(1, steps // LOOKS))
+
 
 Refine = Callable[[nn.Module, list[Array], int], list[Array]]
 """A network, images (H, W, C) in [0, 1] and a seed -> the images it makes of them."""

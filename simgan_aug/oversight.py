@@ -14,7 +14,7 @@ from simgan_aug.config import Config
 from simgan_aug.data import Source
 from simgan_aug.data.handful import SIDE, take_handful, take_labelled
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.leash import EVERY, Leash
+from simgan_aug.leash import Leash, between_looks
 from simgan_aug.networks.contract import takes_reference
 from simgan_aug.parts import CONTOURS
 from simgan_aug.state import TrainingState
@@ -46,7 +46,7 @@ class Oversight:
         self._tone = config.tone
         paired = takes_reference(state.discriminator)
         self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._refined)
-        self._leash = None
+        self._leash, self._every = None, between_looks(config.training.steps)
         target = config.regularization.drift
         if target and config.regularization.contours:
             images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
@@ -61,7 +61,7 @@ class Oversight:
 
     def hold_labels(self, step: Step) -> None:
         """Turn the weight that holds contours; all ranks alike."""
-        if self._leash is None or step.phase != "adversarial" or step.number % EVERY:
+        if self._leash is None or step.phase != "adversarial" or step.number % self._every:
             return
         scalars, refiner, ranks = self._state.scalars, self._state.refiner, self._state.ranks
         # Images matched before the network have the tones that these seeds draw.

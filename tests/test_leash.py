@@ -4,7 +4,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from simgan_aug.leash import FROM, QUICKEST, RANGE, SLOWLY, Leash, turned
+from simgan_aug.config import Training
+from simgan_aug.leash import (
+    EVERY,
+    FROM,
+    LOOKS,
+    QUICKEST,
+    RANGE,
+    SLOWLY,
+    Leash,
+    between_looks,
+    turned,
+)
 
 weights = st.floats(*RANGE)
 distances = st.floats(0, 12)
@@ -64,3 +75,16 @@ def test_a_weight_stays_where_nothing_can_be_told():
     held = Leash(images=flat, boxes=[[(16, 16, 16, 16)]] * 5, refine=refine, target=0.4)
 
     assert held.turn(1.7, nn.Identity(), seed=0) == (1.7, None)
+
+
+@given(st.integers(1, 10_000))
+def test_a_short_training_is_looked_at_as_often_as_the_default(steps):
+    every = between_looks(steps)
+
+    assert 1 <= every <= EVERY
+    assert steps // every >= min(steps, LOOKS)
+    assert every == EVERY or steps // (every + 1) < LOOKS
+
+
+def test_the_default_is_looked_at_every_25_steps():
+    assert between_looks(Training().steps) == 25

@@ -517,7 +517,7 @@ def test_an_alarm_is_told_once_when_it_begins(inputs, tmp_path, negative, capsys
 def test_the_weight_of_contours_follows_what_is_measured_and_outlives_a_resume(
     inputs, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("simgan_aug.oversight.EVERY", 2)
+    monkeypatch.setattr("simgan_aug.leash.LOOKS", 3)  # every other step
     held = dataclasses.replace(SMALL, regularization=Regularization(contours=0.5, drift=0.4))
     whole, parts = (Run(held, inputs, tmp_path / name) for name in ("whole", "parts"))
 
@@ -534,8 +534,7 @@ def test_the_weight_of_contours_follows_what_is_measured_and_outlives_a_resume(
     assert weights[3:] == again
 
 
-def test_a_weight_of_contours_without_a_target_stays(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr("simgan_aug.oversight.EVERY", 1)
+def test_a_weight_of_contours_without_a_target_stays(inputs, tmp_path):
     fixed = dataclasses.replace(SMALL, regularization=Regularization(contours=0.3, drift=0))
 
     weights = {s.state.scalars["contours"] for s in Run(fixed, inputs, tmp_path / "out").steps()}
@@ -543,8 +542,7 @@ def test_a_weight_of_contours_without_a_target_stays(inputs, tmp_path, monkeypat
     assert weights == {0.3}
 
 
-def test_without_a_term_for_contours_no_drift_brings_one_in(inputs, tmp_path, monkeypatch):
-    monkeypatch.setattr("simgan_aug.oversight.EVERY", 1)
+def test_without_a_term_for_contours_no_drift_brings_one_in(inputs, tmp_path):
     free = dataclasses.replace(SMALL, regularization=Regularization(contours=0, drift=0.01))
 
     weights = {s.state.scalars["contours"] for s in Run(free, inputs, tmp_path / "out").steps()}

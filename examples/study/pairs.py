@@ -5,8 +5,8 @@
     simgan-aug study --synthetic PAIRS/digits/synthetic.json --real-train PAIRS/digits/real_train \
         --real-test PAIRS/digits/real_test.json --task classify --out STUDY
 
-All real images come inside these packages; nothing is downloaded. Each pair is a folder with
-synthetic/, real_train/ (no labels), real_test/ and COCO files.
+All real images but those of pose come inside these packages; nothing is downloaded. Each pair is a
+folder with synthetic/, real_train/ (no labels), real_test/ and COCO files.
 
 digits    grey, 48x48, 10 classes: glyphs of matplotlib's fonts, white on black; 1,797 handwritten,
           scanned digits of scikit-learn (8x8, enlarged), half of them to train on.
@@ -14,6 +14,9 @@ textures  grey, 64x64, 3 classes: brick, grass, gravel of scikit-image. "Synthet
           posterised part of each photo, in another tone; real: other parts of it.
 faces     grey, 50x50, faces and no faces of scikit-image's LFW subset: 50 of each kind posterised
           and brightened, to train on; 50 real ones without labels; 100 to test on.
+pose      colour, photos of COCO as they are (--coco, a folder with images/ and
+          annotations/person_keypoints_with_images.json): those with keypoints are, in turn,
+          posterised to train on or left to test on; all others are the real ones without labels.
 """
 
 from __future__ import annotations
@@ -93,6 +96,30 @@ def faces(rng: np.random.Generator) -> dict[str, list[Sample]]:
     return sides
 
 
+def pose(coco: Path, out: Path) -> Iterator[str]:
+    """Photos of persons, half of them rendered, with their own labels."""
+    listed = json.loads((coco / "annotations/person_keypoints_with_images.json").read_text())
+    labels: dict[int, list[Any]] = {entry["id"]: [] for entry in listed["images"]}
+    for annotation in listed["annotations"]:
+        labels[annotation["image_id"]].append(annotation)
+    known = [n for n, own in labels.items() if any(each["num_keypoints"] for each in own)]
+    sides = {"synthetic": known[::2], "real_test": known[1::2]}
+    sides["real_train"] = [number for number in labels if number not in known]
+    for side, numbers in sides.items():
+        (out / side).mkdir(parents=True, exist_ok=True)
+        entries = [entry for entry in listed["images"] if entry["id"] in numbers]
+        for entry in entries:
+            photo = np.array(Image.open(coco / "images" / entry["file_name"]).convert("RGB"))
+            entry["file_name"] = Path(entry["file_name"]).with_suffix(".png").name
+            shown = _rendered(photo, 0.6, 70) if side == "synthetic" else photo
+            Image.fromarray(shown).save(out / side / entry["file_name"])
+        own = [] if side == "real_train" else [each for n in numbers for each in labels[n]]
+        content = listed | {"images": entries, "annotations": own}
+        (out / f"{side}.json").write_text(json.dumps(content))
+        persons = sum(each["num_keypoints"] > 0 for each in own)
+        yield f"pose: {len(entries)} {side}, {persons} persons with keypoints"
+
+
 def _rendered(photo: Array, contrast: float, lift: float) -> Array:
     """Smooth, in six levels, and in another tone: what a simple renderer might make of it."""
     smooth = np.array(Image.fromarray(photo).filter(ImageFilter.MedianFilter(5)), float)
@@ -132,7 +159,10 @@ def main() -> Iterator[str]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=list(PAIRS))
+    parser.add_argument("--coco", type=Path, help="folder of COCO photos of persons, for pose")
     args = parser.parse_args()
+    if args.coco:
+        yield from pose(args.coco, args.out / "pose")
     for name in args.pairs:
         for side, samples in PAIRS[name](np.random.default_rng(0)).items():
             write(samples, args.out / name, side)
