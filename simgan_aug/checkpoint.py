@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from simgan_aug import configfile, plugins
 from simgan_aug.config import Config
+from simgan_aug.devices import plain_defaults
 from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
 from simgan_aug.files import write_atomically
 from simgan_aug.tone import QUANTILES
@@ -86,7 +88,7 @@ def locate(refiner: str | os.PathLike[str]) -> Path:
     Raises:
         CheckpointError: there is neither; names the nearest. Or the plugin fails to give its file.
     """
-    path = Path(refiner)
+    path = Path(os.path.expanduser(refiner))
     if (path / REFINER).is_file():
         return path / REFINER
     if path.is_file() or path.suffix == ".safetensors" or len(path.parts) > 1:
@@ -112,6 +114,7 @@ def locate(refiner: str | os.PathLike[str]) -> Path:
     )
 
 
+@plain_defaults()
 def load(refiner: str | os.PathLike[str]) -> Checkpoint:
     """Read a refiner file; checked are names, shapes, types and that all values are finite.
 
@@ -176,9 +179,7 @@ def _read(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Any], dict[
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             if key not in metadata:
-                raise CheckpointError(
-                    f"{path}: a safetensors file, but not one that simgan-aug train has written"
-                )
+                raise CheckpointError(f"{path}: {_instead(metadata, key)}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         header = json.loads(metadata[key])
         infinite = [name for name, tensor in tensors.items() if not _is_finite(tensor)]
@@ -193,6 +194,13 @@ def _read(path: str | os.PathLike[str], key: str) -> tuple[dict[str, Any], dict[
             f"{path}: {infinite[0]} has values that are not finite; take an earlier checkpoint"
         )
     return header, tensors
+
+
+def _instead(metadata: Mapping[str, str], key: str) -> str:
+    """What a file is that has not the header that was looked for."""
+    if key == _HEADER and _STATE_HEADER in metadata:
+        return f"the state that a training goes on from; its refiner is {REFINER}, beside it"
+    return "a safetensors file, but not one that simgan-aug train has written"
 
 
 def _network(
@@ -221,6 +229,10 @@ def _network(
         if want != have:
             other = _other_version(part.name, made_by)
             raise CheckpointError(f"{path}: {name}: expected {want}, got {have}{other}")
+    distribution, _ = plugins.provider("refiner", part.name)
+    if distribution != made_by.get("distribution"):
+        other = _other_version(part.name, made_by)
+        warnings.warn(f"{path}: its network may be another one of its name{other}", stacklevel=2)
     with torch.random.fork_rng(devices=[]):  # first weights are drawn, and then overwritten
         network: nn.Module = build()
     network.load_state_dict({name.removeprefix("refiner."): tensors[name] for name in expected})
@@ -239,7 +251,7 @@ def _shapes(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
     try:
         with torch.device("meta"):  # nothing is allocated before the file has proved the shapes
             return build().state_dict()
-    except RuntimeError:  # a constructor that computes with tensors, which meta tensors cannot
+    except Exception:  # a constructor that computes with tensors, which meta tensors cannot
         with torch.random.fork_rng(devices=[]):
             return build().state_dict()
 

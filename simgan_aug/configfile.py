@@ -110,8 +110,11 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
         training = sections["training"]
         student = base.training.of_steps(training.steps).student_steps  # in proportion
         sections["training"] = dataclasses.replace(training, student_steps=student)
-    if sections["refiner"].name != base.refiner.name and not _speaks_of_student(tables):
-        sections["training"] = dataclasses.replace(sections["training"], student_steps=0)
+    if sections["refiner"].name != base.refiner.name:
+        if not _speaks_of_student(tables):
+            sections["training"] = dataclasses.replace(sections["training"], student_steps=0)
+        own = Part(name=sections["refiner"].name)  # not the student of another kind of network
+        sections["student"] = _part(own, tables.get("student", {}), f"{source}: [student]")
     try:
         return Config(**sections)
     except ConfigError as error:
@@ -119,7 +122,7 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
 
 
 def _speaks_of_student(tables: Mapping[str, Any]) -> bool:
-    """Whether a refiner of another kind than the preset's is to have the preset's student."""
+    """Whether a refiner of another kind than the preset's is to have a student."""
     return "student" in tables or "student_steps" in tables.get("training", {})
 
 

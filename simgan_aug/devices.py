@@ -6,7 +6,7 @@ import contextlib
 import ctypes
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -35,6 +35,18 @@ def resolve_device(wanted: str | torch.device) -> torch.device:
             f"no device {str(wanted)!r} here; take 'auto', 'cpu', or 'cuda' where torch sees a GPU"
         ) from None
     return device
+
+
+@contextlib.contextmanager
+def plain_defaults() -> Iterator[None]:
+    """New tensors are float32 on the CPU, whatever a host (Lightning's "bf16-true") has set."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

@@ -26,7 +26,7 @@ def call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any
     checked = _checked(make, options, what)
     try:
         return make(**checked)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # torch's, of an impossible size
         raise ConfigError(f"{what}: {error}") from error
 
 

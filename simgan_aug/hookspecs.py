@@ -62,6 +62,9 @@ def simgan_register_refiners() -> Mapping[str, Callable[..., Any]]:  # type: ign
 def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Factories of discriminators, `nn.Module`s from (B, C, H, W) in [-1, 1] to (B, 1, h, w).
 
+    One of several scales gives their logits in one row: `torch.cat([m.flatten(2) for m in maps],
+    2)[:, :, None]` is (B, 1, 1, all of them).
+
     What comes out are unbounded logits of "refined". One that declares `takes_reference` is given
     the tone of each image as further channels (`simgan_aug.networks.contract.with_tone`). If it
     declares `independent`, an image's logits depend on that image alone, and it may be shown real
@@ -74,8 +77,9 @@ def simgan_register_discriminators() -> Mapping[str, Callable[..., Any]]:  # typ
 def simgan_register_losses() -> Mapping[str, Callable[..., Any]]:  # type: ignore[empty-body]
     """Factories of adversarial losses, with the two methods of `simgan_aug.losses.AdversarialLoss`.
 
-    One may declare itself `recordable` (`simgan_aug.networks.contract`). Chosen by `[loss]`; the
-    factory takes the options of that table.
+    It is neither trained nor saved: it has no weights, and what it gives depends on nothing but
+    what it is called with. One may declare itself `recordable` (`simgan_aug.networks.contract`).
+    Chosen by `[loss]`; the factory takes the options of that table.
     """
 
 

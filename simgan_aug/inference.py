@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -215,20 +215,36 @@ class ImageRefiner:
         return tone.pick_shares(self.share, seeds)
 
 
-def seeds_of(seed: int | Sequence[int], count: int) -> list[int]:
+def _is_one(value: Any) -> bool:
+    """Whether it is one value for all images, a tensor of one number too."""
+    return getattr(value, "ndim", 0) == 0 and not isinstance(value, Sequence)
+
+
+def seeds_of(seed: Any, count: int) -> list[int]:
     """A seed for each of `count` images: s, s + 1, and so on for one int s."""
-    if isinstance(seed, (int, np.integer)):
-        return [int(seed) + index for index in range(count)]
-    if len(seed) != count:
-        raise ImageError(f"expected one seed for each of {count} images, got {len(seed)}")
-    return [int(s) for s in seed]
+    try:
+        if _is_one(seed):
+            first = operator.index(seed)
+            return [first + number for number in range(count)]
+        seeds = [operator.index(each) for each in seed]
+    except TypeError:
+        raise ConfigError(
+            f"seed must be a whole number, or one for each image, got {seed!r}"
+        ) from None
+    if len(seeds) != count:
+        raise ImageError(f"expected one seed for each of {count} images, got {len(seeds)}")
+    return seeds
 
 
-def strengths_of(strength: float | Sequence[float], count: int) -> list[float]:
+def strengths_of(strength: Any, count: int) -> list[float]:
     """A strength for each of `count` images: the same for all if it is one number."""
-    if isinstance(strength, (int, float, np.number)):
-        strength = [float(strength)] * count
-    strengths = [float(s) for s in strength]
+    try:
+        each = [strength] * count if _is_one(strength) else strength
+        strengths = [float(one) for one in each]
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"strength must be a number in [0, 1], or one for each image, got {strength!r}"
+        ) from None
     if len(strengths) != count:
         raise ImageError(f"expected one strength for each of {count} images, got {len(strengths)}")
     for value in strengths:

@@ -12,7 +12,7 @@ from simgan_aug.config import Config, Part
 from simgan_aug.errors import ConfigError, PluginError
 from simgan_aug.factories import takes
 from simgan_aug.graphs import is_recordable, recordable
-from simgan_aug.losses import edge_direction, self_regularization
+from simgan_aug.losses import AdversarialLoss, edge_direction, self_regularization
 from simgan_aug.terms import Terms, check_own
 from simgan_aug.training import Regularization
 
@@ -53,6 +53,22 @@ def build_student(config: Config, refiner: nn.Module, channels: int) -> nn.Modul
             f"that of [refiner], or to 0, not {own}"
         )
     return student
+
+
+def build_loss(part: Part) -> AdversarialLoss:
+    """The adversarial terms that a config names.
+
+    Raises:
+        PluginError: there is none of this name, or it has weights, which nobody would train.
+        ConfigError: an unknown option, or a refused value.
+    """
+    loss: AdversarialLoss = plugins.build("loss", part.name, **part.options)
+    if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+        raise PluginError(
+            f"the loss {part.name!r} has weights, and a loss is neither trained nor saved: give "
+            "them to the discriminator, or make it a term of regularization"
+        )
+    return loss
 
 
 def regularization(config: Config, scalars: Mapping[str, float] | None = None) -> Regularization:
@@ -118,7 +134,7 @@ def check_parts(config: Config, source: str) -> None:
     checks: dict[str, Callable[[], Any]] = {
         "refiner": lambda: build_network("refiner", config.refiner, channels),
         "discriminator": lambda: build_network("discriminator", config.discriminator, channels),
-        "loss": lambda: plugins.build("loss", config.loss.name, **config.loss.options),
+        "loss": lambda: build_loss(config.loss),
         "regularization": lambda: (
             regularization(config),
             build_terms(config, checks["refiner"](), channels),

@@ -8,6 +8,7 @@ values: a change of zero gives back every bit, whatever the dtype.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Hashable, Iterable
 from typing import Any, cast
 
@@ -335,10 +336,18 @@ def _scale(values: Tensor, white: int, look: bool) -> float:
         if not (low >= -1e-3 and high <= 1 + 1e-3):
             raise ImageError(
                 f"expected floats in [0, 1], got values from {low:g} to {high:g}: "
-                + ("refine before Normalize, or " if low < 0 else "")
-                + "divide by the range first"
+                f"{_into_range(low, high)}"
             )
     return white if values.dtype == torch.uint16 and white else _HIGHEST[values.dtype]
+
+
+def _into_range(low: float, high: float) -> str:
+    """The way out for floats that are not in [0, 1]."""
+    if not math.isfinite(low + high):
+        return "some are not finite"
+    if low > -0.5 and high < 1.5:
+        return "clamp them first (a resize overshoots)"
+    return ("refine before Normalize, or " if low < 0 else "") + "divide by the range first"
 
 
 def _split(present: int, channels: int) -> tuple[int, bool]:

@@ -16,7 +16,7 @@ from simgan_aug.batch import Batch
 from simgan_aug.config import Training
 from simgan_aug.descent import Descent
 from simgan_aug.devices import resolve_precision, uploaded
-from simgan_aug.errors import ConfigError
+from simgan_aug.errors import ConfigError, PluginError
 from simgan_aug.graphs import is_recordable
 from simgan_aug.history import HistoryBuffer
 from simgan_aug.losses import AdversarialLoss, imitation
@@ -277,7 +277,18 @@ class Players:
 
 def _refined(refiner: nn.Module, share: _Share, grain: Tensor | None) -> Tensor:
     batch = share.synthetic
+    version = batch.images._version
     refined: Tensor = refiner(batch.images, **condition(refiner, grain, batch.reference))
+    if batch.images._version != version:
+        raise PluginError(
+            "the refiner changes the images that it is given, which its result is held against: "
+            "leave them as they are (no +=, no method that ends in _)"
+        )
+    if refined.shape != batch.images.shape:
+        raise PluginError(
+            f"the refiner makes {tuple(refined.shape)} of {tuple(batch.images.shape)}; it must "
+            "keep the shape"
+        )
     return refined
 
 

@@ -12,11 +12,14 @@ Which are installed, and which of these are not wanted, `discovery` knows.
 from __future__ import annotations
 
 import functools
+import inspect
 import os
+import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pluggy
@@ -25,6 +28,9 @@ from simgan_aug import builtin, discovery, factories, hookspecs, offers
 from simgan_aug.errors import PluginError, did_you_mean
 
 PROJECT = discovery.GROUP
+
+_OURS = ("simgan_register_", "simgan_training_")
+"""How the names of hooks begin, so that a misspelt one is told of though it is not marked."""
 
 KINDS = tuple(offers.KINDS)
 """Kinds of parts that `parts` and `build` know."""
@@ -116,7 +122,14 @@ class Registry:
             except Exception as error:
                 self._silenced.add(silenced)
                 plugin = self.plugins[implementation.plugin_name]
-                self._complain(plugin, f"{hook}: {_describe(error)}")
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                plugin.error = (
+                    f"{hook}: {_describe(error)} ({Path(where.filename).name}, line {where.lineno})"
+                )
+                _warn(
+                    f"plugin {plugin.title} fails, and is not told of this any more in "
+                    f"{arguments['out']}: {plugin.error}"
+                )
 
     def _load(self, entry: metadata.EntryPoint) -> None:
         distribution = entry.dist.name if entry.dist else "unknown"
@@ -160,14 +173,27 @@ class Registry:
         for name in known:
             if name not in plugin.hooks and callable(getattr(plugin.module, name, None)):
                 raise PluginError(f"{name} is not marked: put @simgan_aug.hookimpl above it")
-        for name in plugin.hooks:
-            caller = getattr(self.manager.hook, name)
-            mine = [each for each in caller.get_hookimpls() if each.plugin is plugin.module]
-            if not caller.has_spec() and not all(each.optionalhook for each in mine):
+        unmarked = [
+            name
+            for name, value in vars(plugin.module).items()
+            if name.startswith(_OURS) and inspect.isfunction(value) and name not in plugin.hooks
+        ]
+        for name in (*plugin.hooks, *unmarked):
+            caller = getattr(self.manager.hook, name, None)
+            known_by = [] if caller is None else caller.get_hookimpls()
+            mine = [each for each in known_by if each.plugin is plugin.module]
+            is_ours = caller is not None and caller.has_spec()
+            if not is_ours and not (mine and all(each.optionalhook for each in mine)):
                 raise PluginError(
                     f"no hook named {name!r} in version {hookspecs.VERSION} of the contract"
                     f"{did_you_mean(name, known)}"
                 )
+            for each in mine:
+                if each.wrapper or each.hookwrapper or _is_lazy(each.function):
+                    raise PluginError(
+                        f"{name} is a wrapper, a generator or a coroutine, which would never run: "
+                        "hooks are called one by one, make it a plain function"
+                    )
         if not plugin.hooks:
             raise PluginError("it has no function that is marked with @simgan_aug.hookimpl")
 
@@ -205,10 +231,7 @@ class Registry:
 
     def _complain(self, plugin: Plugin, error: str) -> None:
         plugin.error = error
-        message = f"plugin {plugin.title} is left out: {error}"
-        if os.environ.get("SIMGAN_AUG_STRICT_PLUGINS") == "1":
-            raise PluginError(message)
-        warnings.warn(message, stacklevel=2)
+        _warn(f"plugin {plugin.title} is left out: {error}")
 
 
 @functools.cache
@@ -248,6 +271,19 @@ def provider(kind: str, name: str) -> tuple[str, str]:
     """Distribution and version that offer a part."""
     plugin = registry().plugins[registry().find(kind, name).plugin]
     return plugin.distribution, plugin.version
+
+
+def _warn(message: str) -> None:
+    """Of a broken plugin; an error, where that is asked for."""
+    if os.environ.get("SIMGAN_AUG_STRICT_PLUGINS") == "1":
+        raise PluginError(message)
+    warnings.warn(message, stacklevel=2)
+
+
+def _is_lazy(function: Any) -> bool:
+    """Whether a call of it runs none of it."""
+    kinds = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
+    return any(is_kind(function) for is_kind in kinds)
 
 
 def _describe(error: BaseException) -> str:

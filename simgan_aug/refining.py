@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any, cast
@@ -137,6 +138,7 @@ class Refining:
             inputs = (toned[..., *outer] * 2).sub_(1).contiguous(memory_format=torch.channels_last)
             seen = None if grain is None else grain[..., *outer]
             change = self._backend.added(inputs, seen, known)  # in units of [-1, 1]
+            _check_numbers(change)
             return change.div_(2).clamp_(-1, 1)
 
         tiles = self._tiles(*toned.shape[2:])
@@ -173,6 +175,25 @@ class Refining:
     def _budget(self) -> int:
         """Pixels whose activations fit into the workspace."""
         return max(1, self._workspace_mb * 2**20 // memory_per_pixel(self._network))
+
+
+def _check_numbers(change: Tensor) -> None:
+    """Reject what a network adds on a CPU, if it is not a number: a pixel would be black.
+
+    A GPU would have to be waited for.
+
+    Raises:
+        ImageError: says of which image, if there are several.
+    """
+    if change.device.type != "cpu" or math.isfinite(change.sum(dtype=torch.float32).item()):
+        return
+    rows = change.isnan().flatten(1).any(1).nonzero().flatten().tolist()
+    if rows:
+        of = f"image {rows[0]} of {len(change)}" if len(change) > 1 else "this image"
+        raise ImageError(
+            f"what the network adds to {of} is not a number (NaN): hold it to "
+            "simgan_aug.testing.check_refiner, or take an earlier checkpoint"
+        )
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from simgan_aug.networks.contract import takes_reference
 from simgan_aug.oversight import Oversight
 from simgan_aug.parts import (
     CONTOURS,
+    build_loss,
     build_network,
     build_student,
     build_terms,
@@ -93,7 +94,7 @@ class Run:
         check_folder(out, inputs, resume)
         saved = read_saved(out) if resume else None
         self.config = cut_alike(config, saved, out, self.ranks.world) if saved else config
-        self.loss = plugins.build("loss", config.loss.name, **config.loss.options)
+        self.loss = build_loss(config.loss)
         seed = config.training.seed
         self.synthetic = data.read_synthetic(
             inputs.synthetic_origins,

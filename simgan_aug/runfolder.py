@@ -72,6 +72,11 @@ def read_saved(out: Path) -> Saved | None:
         CheckpointError: it is damaged.
     """
     if not (out / STATE).exists():
+        if (out / REFINER).exists():
+            raise CheckpointError(
+                f"{out} holds a refiner and no {STATE}, without which a training cannot go on: "
+                "bring it back, or begin a new run in another --out"
+            )
         return None
     tensors, header = checkpoint.load_state(out / STATE)
     shares, counts = header.get("shares"), tensors.get("counts", ())

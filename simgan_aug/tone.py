@@ -47,12 +47,10 @@ def histogram(image: Tensor, seen: Tensor | None = None) -> Tensor:
 def quantiles(counts: Tensor) -> Tensor:
     """The tone of a photo: (C, LEVELS) counts -> (C, QUANTILES) values in [0, 1], ascending."""
     share = _summed(counts) / counts.sum(1, keepdim=True)
-    wanted = ((torch.arange(QUANTILES, device=counts.device) + 0.5) / QUANTILES).expand(
-        len(counts), -1
-    )
-    return torch.searchsorted(share.contiguous(), wanted.contiguous()).clamp(max=LEVELS - 1) / (
-        LEVELS - 1
-    )
+    middles = torch.arange(QUANTILES, dtype=torch.float32, device=counts.device) + 0.5
+    wanted = (middles / QUANTILES).expand(len(counts), -1)
+    levels = torch.searchsorted(share.contiguous(), wanted.contiguous()).clamp(max=LEVELS - 1)
+    return levels.float() / (LEVELS - 1)
 
 
 def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
@@ -219,7 +217,7 @@ def _summed(counts: Tensor) -> Tensor:
 
 def _shared(curve: Tensor, share: float | Tensor) -> Tensor:
     """A curve that goes a share of the way; or curves, by (C, 1) of them."""
-    levels = torch.linspace(0, 1, LEVELS, device=curve.device)
+    levels = torch.linspace(0, 1, LEVELS, dtype=curve.dtype, device=curve.device)
     return torch.lerp(levels.expand_as(curve), curve, share)
 
 

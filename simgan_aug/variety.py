@@ -58,8 +58,8 @@ class Variety:
             raise ConfigError(
                 f"strength must be a number in [0, 1] or two ascending ones, got {self.strength!r}"
             )
-        if self.variants < 0:
-            raise ConfigError(f"variants must be 0 or more, got {self.variants}")
+        if not isinstance(self.variants, (int, np.integer)) or self.variants < 0:
+            raise ConfigError(f"variants must be 0 or more, and whole, got {self.variants!r}")
 
     @property
     def range(self) -> tuple[float, float]:
@@ -103,8 +103,8 @@ def check_probability(p: float, name: str = "p") -> None:
     Raises:
         ConfigError: says what came.
     """
-    if not 0 <= p <= 1:
-        raise ConfigError(f"{name} must lie in [0, 1], got {p}")
+    if not isinstance(p, (int, float, np.number)) or not 0 <= p <= 1:
+        raise ConfigError(f"{name} must lie in [0, 1], got {p!r}")
 
 
 def identity_of(content: Buffer) -> int:

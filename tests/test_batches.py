@@ -208,7 +208,6 @@ def test_a_key_an_index_or_a_function_says_where_the_images_are(refiner_file, im
         ((torch.arange(4), None), r"got Tensor \(4,\).*key="),
         ([], "key="),
         ("image", "str"),
-        ({"image": torch.zeros(0, 3, 8, 8)}, r"Tensor \(0, 3, 8, 8\)"),
         ({"image": torch.zeros(2, 5, 3, 8, 8)}, r"\(B, C, H, W\)"),
     ],
 )
@@ -225,13 +224,33 @@ def test_normalised_images_are_an_error_that_says_so(always, images):
 
 
 @pytest.mark.parametrize("kind", ["tensor", "array"])
-def test_a_list_of_images_is_the_batch_itself(always, images, kind):
+def test_a_plain_list_of_images_is_refined_where_the_key_says_so(refiner_file, images, kind):
     batch = [*images] if kind == "tensor" else [each.movedim(0, -1).numpy() for each in images]
 
-    refined = always(batch)
+    refine = BatchRefiner(refiner_file, p=1, key=lambda batch, refine: refine(batch))
+    refined = refine(batch)
 
     assert isinstance(refined, list)
     assert all((one != other).any() for one, other in zip(refined, batch, strict=True))
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ((3, 32, 40), (1, 32, 40)),  # an image and its mask, which torch's default_convert lists
+        ((4, 32, 40), (4, 32, 40)),  # four grey images and their masks, collated
+    ],
+)
+def test_a_list_that_may_be_images_or_an_image_and_its_mask_is_not_guessed_at(always, parts):
+    with pytest.raises(DataError, match=r"may be so many images, or one and its mask.*key="):
+        always([torch.zeros(shape, dtype=torch.uint8) for shape in parts])
+
+
+@pytest.mark.parametrize(
+    "batch", [torch.zeros(0, 3, 8, 8), ([], []), {"image": torch.zeros(0, 3, 8, 8)}]
+)
+def test_a_batch_of_no_images_stays_as_it_is(always, batch):
+    assert str(always(batch)) == str(batch)
 
 
 # What it draws

@@ -493,13 +493,36 @@ def test_a_state_comes_back_with_tied_and_strided_tensors(tmp_path):
     assert all(torch.equal(loaded[name], tensors[name]) for name in tensors)
 
 
+def test_a_refiner_of_another_distribution_is_warned_of(path):
+    header, tensors = contents(path)
+    header["refiner"] |= {"distribution": "simgan-aug-lab", "version": "0.1.0"}
+    path.write_bytes(save(tensors, metadata={"simgan_aug": json.dumps(header)}))
+
+    with pytest.warns(UserWarning, match=r"written with simgan-aug-lab 0.1.0, here is simgan-aug"):
+        load(path)
+
+
+def test_a_constructor_that_no_meta_tensor_passes_is_loaded_all_the_same(tmp_path, monkeypatch):
+    class Numpy(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.register_buffer("k", torch.from_numpy(torch.linspace(-1, 1, 3).numpy() * 2))
+
+    part = plugins.RegisteredPart(Numpy, "builtin")
+    monkeypatch.setitem(plugins.registry().parts["refiner"], "numpy", part)
+    path = tmp_path / "numpy.safetensors"
+    save_checkpoint(path, make_checkpoint(refiner=Part(name="numpy"), network=Numpy(3)))
+
+    assert load(path).network.k.tolist() == [-2, 0, 2]
+
+
 def test_a_refiner_is_no_state_and_a_state_no_refiner(path, tmp_path):
     state = tmp_path / "state.safetensors"
     save_state(state, {"x": torch.zeros(1)}, {"step": 1})
 
     message = rejected(state)
 
-    assert "not one that simgan-aug train has written" in message
+    assert "the state that a training goes on from; its refiner is refiner.safetensors" in message
     with pytest.raises(CheckpointError, match="not one that simgan-aug train has written"):
         load_state(path)
 

@@ -316,6 +316,29 @@ def test_a_sum_beside_a_mean_is_refused():
 
 
 @pytest.mark.parametrize(
+    ("tables", "student", "steps"),
+    [
+        ({"refiner": {"name": "resnet"}}, Part(name="resnet"), 0),
+        (
+            {"refiner": {"name": "resnet"}, "student": {"features": 8}},
+            Part(name="resnet", options={"features": 8}),
+            3000,
+        ),
+        (
+            {"refiner": {"name": "resnet"}, "student": {"name": "unshuffle", "factor": 4}},
+            Part(name="unshuffle", options={"factor": 4}),
+            3000,
+        ),
+    ],
+)
+def test_the_student_of_another_kind_of_refiner_is_of_that_kind(tables, student, steps):
+    config = parse({"preset": "default", **tables}, source="a.toml")
+
+    assert config.student == student
+    assert config.training.student_steps == steps
+
+
+@pytest.mark.parametrize(
     ("table", "student"),
     [
         ({"steps": 250}, 750),

@@ -47,6 +47,47 @@ class Recorder(nn.Module):
         return images + 0.24
 
 
+@pytest.mark.parametrize("default", [torch.float64, torch.bfloat16, torch.float16])
+def test_what_a_host_makes_the_default_dtype_changes_nothing(default, refiner_file):
+    image = np.random.default_rng(0).integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    expected = ImageRefiner.load(refiner_file, device="cpu", precision="fp32")(image, seed=3)
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)  # as Lightning's "bf16-true" does
+    try:
+        refine = ImageRefiner.load(refiner_file, device="cpu", precision="fp32")
+        refined = refine(image, seed=3), refine(image.astype(np.float32) / 255, seed=3)
+    finally:
+        torch.set_default_dtype(before)
+
+    assert np.array_equal(refined[0], expected)
+    assert np.abs(refined[1] * 255 - expected).max() < 3
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"seed": None}, "seed must be a whole number"),
+        ({"seed": 1.7}, "seed must be a whole number"),
+        ({"seed": ["a"]}, "seed must be a whole number"),
+        ({"strength": None}, "strength must be a number"),
+        ({"strength": "much"}, "strength must be a number"),
+    ],
+)
+def test_what_is_no_seed_or_strength_is_an_error_that_says_so(how, message):
+    with pytest.raises(ConfigError, match=message):
+        refining(small())(np.zeros((8, 8, 3), np.uint8), **how)
+
+
+def test_tensors_of_one_number_are_seeds_and_strengths():
+    refine = refining(awake(small(noise_channels=1)))
+    image = np.full((8, 8, 3), 99, np.uint8)
+
+    for number in (torch.tensor, np.array):
+        refined = refine(image, seed=number(3), strength=number(0.5))
+        assert np.array_equal(refined, refine(image, seed=3, strength=0.5))
+
+
 @st.composite
 def images(draw, dtypes=None):
     """An image of any accepted kind for a refiner of three channels."""
@@ -639,14 +680,21 @@ def test_an_impossible_share_is_refused_at_once(share):
         refining(small(), share=share)
 
 
-def test_what_a_network_makes_infinite_does_not_stop_the_tone_step():
+@pytest.mark.parametrize("photos", [0, 1])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_what_is_not_a_number_is_an_error_and_no_black_pixel(photos, kind):
     class Broken(nn.Module):
         def forward(self, images):
-            return images * float("nan")
+            return torch.where(images < -0.5, torch.nan, images)
 
-    bank = torch.rand(1, 3, tone.QUANTILES).sort().values
+    bank = torch.rand(1, 3, tone.QUANTILES).sort().values if photos else None
+    images = np.full((3, 8, 8, 3), 1, kind)
+    refine = refining(Broken(), bank=bank)
 
-    assert refining(Broken(), bank=bank)(torch.rand(3, 8, 8)).isfinite().all()
+    assert refine(images + np.array(0 if kind == np.float32 else 200, kind)).shape == images.shape
+    images[1, 4, 4] = 0
+    with pytest.raises(ImageError, match="image 1 of 3 is not a number"):
+        refine(images)
 
 
 @pytest.mark.parametrize("strength", [0.4, 1])

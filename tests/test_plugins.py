@@ -93,6 +93,19 @@ BROKEN = {
         "def simgan_register_losses(): return {'mine': print}",
         "simgan_register_losses is not marked: put @simgan_aug.hookimpl above it",
     ),
+    "a misspelt hook that is not marked": (
+        HOOK + "def simgan_register_losses(): return {}\ndef simgan_training_stepp(step): pass",
+        "no hook named 'simgan_training_stepp'.*did you mean 'simgan_training_step'",
+    ),
+    "a wrapper": (
+        "import simgan_aug\n\n@simgan_aug.hookimpl(wrapper=True)\n"
+        "def simgan_training_step(step): return (yield)",
+        "simgan_training_step is a wrapper, a generator or a coroutine, which would never run",
+    ),
+    "a coroutine": (
+        HOOK + "async def simgan_training_step(step): pass",
+        "simgan_training_step is a wrapper, a generator or a coroutine, which would never run",
+    ),
     "a module without a hook": ("X = 5", "no function that is marked with @simgan_aug.hookimpl"),
     "a good hook beside a bad one": (
         HOOK
@@ -365,12 +378,13 @@ def test_an_observer_that_raises_is_not_called_again_and_stops_no_other(module):
     second = module(simgan_training_step=lambda step: calls.append(("works", step)))
     registry = Registry([], {"first": first, "second": second})
 
-    with pytest.warns(UserWarning, match="'first'.*simgan_training_step: OSError: disk gone"):
+    told = r"'first'.*simgan_training_step: OSError: disk gone \(test_plugins.py, line \d+\)"
+    with pytest.warns(UserWarning, match=told):
         registry.notify("simgan_training_step", out=None, step=1, preview=None)
     registry.notify("simgan_training_step", out=None, step=2, preview=None)
 
     assert calls == [("fails", 1), ("works", 1), ("works", 2)]
-    assert registry.plugins["first"].error == "simgan_training_step: OSError: disk gone"
+    assert "simgan_training_step: OSError: disk gone" in registry.plugins["first"].error
     assert registry.build("loss", "kept") == {}
 
 

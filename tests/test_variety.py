@@ -106,12 +106,15 @@ def test_an_impossible_strength_is_an_error_that_shows_it(strength):
     assert repr(strength) in str(caught.value)
 
 
-def test_a_negative_number_of_variants_is_an_error():
-    with pytest.raises(ConfigError, match="variants must be 0 or more, got -1"):
-        Variety(variants=-1)
+@pytest.mark.parametrize("variants", [-1, 1.5, "4"])
+def test_a_number_of_variants_that_cannot_be_is_an_error(variants):
+    with pytest.raises(
+        ConfigError, match=f"variants must be 0 or more, and whole, got {variants!r}"
+    ):
+        Variety(variants=variants)
 
 
-@pytest.mark.parametrize("p", [-0.01, 1.01, np.nan])
+@pytest.mark.parametrize("p", [-0.01, 1.01, np.nan, "0.5", None])
 def test_a_number_outside_of_0_and_1_is_no_probability(p):
     with pytest.raises(ConfigError, match=r"p must lie in \[0, 1\], got"):
         check_probability(p)

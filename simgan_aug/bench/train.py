@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 
-from simgan_aug import data, plugins
+from simgan_aug import data
 from simgan_aug.bench.plain import plain_steps, plain_student_steps
 from simgan_aug.bench.rounds import Figures, Skip, Work, take_turns
 from simgan_aug.bench.table import Row, Table
 from simgan_aug.configfile import load_preset
-from simgan_aug.parts import build_network, build_student, regularization
+from simgan_aug.parts import build_loss, build_network, build_student, regularization
 from simgan_aug.run import Inputs
 from simgan_aug.state import TrainingState
 from simgan_aug.training import train as steps_of
@@ -144,7 +144,7 @@ def _steps(job: _Job) -> Iterator[Losses]:
         return plain_student_steps(refiner, student, batches[0], training)
     if job.is_plain:
         return plain_steps(refiner, discriminator, term, batches[0], batches[1], training)
-    loss = plugins.build("loss", config.loss.name, **config.loss.options)
+    loss = build_loss(config.loss)
     state = TrainingState(refiner, discriminator, training, student=student)
     done = steps_of(refiner, discriminator, loss, term, batches[0], batches[1], training, state)
     return (dict(step.losses) for step in done)

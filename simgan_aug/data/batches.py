@@ -41,9 +41,9 @@ class BatchRefiner:
         p: probability of refining an image.
         strength: share of the change, in [0, 1]; or the two ends of a range to draw it from.
         key: where the images are. None: under the first of `places.KEYS` in a mapping, or in each
-            of a list of mappings; the batch itself if it is a tensor or a list of (C, H, W); else
-            the first element of a tuple or list. Or the key or index; or a function of the batch
-            and of `refine` (images -> images) that returns the new batch.
+            of a list of mappings; the batch itself if it is a tensor; else the first element of a
+            tuple or list. Or the key or index; or a function of the batch and of `refine` (images
+            -> images) that returns the new batch, as it takes for a plain list of images.
         ids: what tells the images of a batch apart: a key, or a function from the batch to one int
             or str an image. None: the first of `places.ID_KEYS` in the batch, or in the targets
             beside its images; if there is none, a hash of each image's content, and for images on a
@@ -141,6 +141,8 @@ class BatchRefiner:
     def _refine(self, images: Any, batch: Any) -> Any:
         ids = self._ids(batch)
         check_images(images)
+        if not len(images):
+            return images
         if self.move:
             images = _moved(images, resolve_device(self.device))
         drawn = self._drawn(self._identities(images, ids))
@@ -233,12 +235,24 @@ def _annotations(labels: Any, count: int) -> list[list[Annotation]]:
         DataError: they are of another number of images, or not four numbers each.
     """
     try:
-        found = [[_annotation(box) for box in (() if some is None else some)] for some in labels]
+        known = [() if some is None else _xywh(some) for some in labels]
+        found = [[_annotation(box) for box in boxes] for boxes in known]
     except TypeError:
         raise DataError(f"expected the boxes of each of {count} images, got {labels!r}") from None
     if len(found) != count:
         raise DataError(f"expected the boxes of each of {count} images, got {len(found)}")
     return found
+
+
+def _xywh(boxes: Any) -> Any:
+    """Boxes; of torchvision's, which say what their numbers are, those of x, y, width, height."""
+    form = getattr(getattr(boxes, "format", None), "value", "XYWH")
+    if form != "XYWH":
+        raise DataError(
+            f"expected boxes of x, y, width and height, got {form}: convert them, "
+            "v2.functional.convert_bounding_box_format(boxes, new_format='XYWH')"
+        )
+    return boxes
 
 
 def _annotation(box: Any) -> Annotation:

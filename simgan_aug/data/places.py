@@ -28,14 +28,20 @@ def find_images(batch: Any, key: str | int | None) -> tuple[Any, Put]:
 
     Args:
         batch: a mapping, a list of mappings, a tuple or list that begins with the images, or these
-            themselves, as a tensor or a list of (C, H, W).
+            themselves, as a tensor.
         key: where they are; None: under the first of `KEYS`, or first.
 
     Raises:
-        DataError: they are not there.
+        DataError: they are not there, or it cannot be told where.
     """
-    if key is None and (isinstance(batch, (Tensor, np.ndarray)) or _is_list_of_images(batch)):
+    if key is None and isinstance(batch, (Tensor, np.ndarray)):
         return batch, lambda images: images
+    if key is None and isinstance(batch, list) and batch and _are_arrays(batch, 3):
+        raise DataError(
+            f"a list of {len(batch)} arrays of three dimensions may be so many images, or one and "
+            "its mask (torch's own collating makes lists of tuples): if all are images, set "
+            "key=lambda batch, refine: refine(batch); if only some are, let it refine these"
+        )
     if isinstance(batch, Mapping):
         found = next((k for k in KEYS if k in batch), None) if key is None else key
         if found is not None and found in batch:
@@ -69,11 +75,6 @@ def _replaced(batch: Any, key: Any, images: Any) -> Any:
     return changed
 
 
-def _is_list_of_images(batch: Any) -> bool:
-    """Not images and what belongs to them: those are a batch or a list, or come in a tuple."""
-    return isinstance(batch, list) and bool(batch) and _are_arrays(batch, 3)
-
-
 def _are_arrays(values: Any, *dimensions: int) -> bool:
     """Whether all are tensors or arrays of so many dimensions."""
     return all(
@@ -89,7 +90,7 @@ def check_images(images: Any) -> None:
     """
     batch = _are_arrays([images], 4)
     several = isinstance(images, (list, tuple)) and _are_arrays(images, 2, 3)
-    if not (batch or several) or not len(images):
+    if not (batch or several):
         raise DataError(
             "expected images as one tensor (B, C, H, W) or as a list of (C, H, W), got "
             f"{contents(images)}; say with key= where they are"

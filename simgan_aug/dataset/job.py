@@ -279,14 +279,15 @@ class RefineJob:
 
 
 def refine(
-    annotations: Sequence[Path],
+    annotations: Path | str | Sequence[Path | str],
     images: Path | str,
-    refiner: Path,
+    refiner: Path | str,
     out: Path | str,
     **options: Any,
 ) -> Summary:
     """Refine a COCO data set; see `RefineJob` for arguments and errors."""
-    job = RefineJob(annotations, images, refiner, out, **options)
+    files = [annotations] if isinstance(annotations, (str, Path)) else annotations
+    job = RefineJob([Path(file) for file in files], images, Path(refiner), out, **options)
     began = time.monotonic()
     for _ in job.run():
         pass

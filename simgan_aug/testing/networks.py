@@ -223,17 +223,25 @@ class _HostWork(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+"""Where a module keeps what is found again."""
+
+
 def _stray_tensors(network: nn.Module) -> Iterator[str]:
     """Names of what a module holds beside its parameters, buffers and modules."""
     for place, module in network.named_modules():
         for name, value in vars(module).items():
-            inside = value if isinstance(value, (list, tuple)) else [value]
+            if name in _REGISTERED:
+                continue
+            inside = value.values() if isinstance(value, dict) else value
+            inside = list(inside) if isinstance(value, (list, tuple, dict)) else [value]
             if any(isinstance(each, (Tensor, nn.Module)) and _has_values(each) for each in inside):
                 yield f"{place}.{name}".lstrip(".")
 
 
 def _has_values(part: Tensor | nn.Module) -> bool:
-    return isinstance(part, nn.Module) or part.ndim > 0  # a plain number may stay on the CPU
+    # A plain number may stay on the CPU.
+    return isinstance(part, (nn.Module, nn.Parameter)) or part.ndim > 0
 
 
 def _copied(network: nn.Module) -> dict[str, Tensor]:

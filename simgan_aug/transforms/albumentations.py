@@ -122,10 +122,11 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
     def apply_to_images(
         self, images: Array | list[Array], strength: float, seed: int, **_: Any
     ) -> Array | list[Array]:
-        """A batch in one go; the images differ in their noise: the seeds are seed, seed + 1, ..."""
+        """A batch in one go, all in one form, as frames of a video are to be."""
+        seeds: Any = [seed] * len(images)
         if isinstance(images, np.ndarray) and images.ndim == 3:  # (N, H, W)
-            return self.apply(images[..., None], strength, seed)[..., 0]
-        return self.apply(images, strength, seed)  # type: ignore[arg-type]
+            return self.apply(images[..., None], strength, seeds)[..., 0]
+        return self.apply(images, strength, seeds)  # type: ignore[arg-type]
 
     def should_apply(self, force_apply: bool = False) -> bool:
         """Whether p's die says so; ours, for 2.0.8 throws the same in every worker."""

@@ -42,11 +42,11 @@ class Refine(v2.Transform):  # type: ignore[misc]
     """Makes a synthetic image look real; boxes, masks and keypoints stay where they are.
 
     Place it first: it has been trained on whole renders, and a cache finds again what is not yet
-    cropped. Images and videos of one sample are refined in one form; frames, and images of a batch,
-    have seeds of their own. All else of a sample comes out as the same objects, and so does the
-    image that is not refined. A tensor without a type is an image where torchvision takes it for
-    one (so does `v2.ToImage`): give masks and boxes theirs. The network stays out of the host's
-    `parameters()`, `state_dict()` and `train()`, and no gradient passes through it.
+    cropped. Images and videos of one sample are refined in one form, all frames of a video alike;
+    images of a batch have seeds of their own. All else of a sample comes out as the same objects,
+    and so does the image that is not refined. A tensor without a type is an image where torchvision
+    takes it for one (so does `v2.ToImage`): give masks and boxes theirs. The network stays out of
+    the host's `parameters()`, `state_dict()` and `train()`, and no gradient passes through it.
 
     Args:
         refiner: path of a refiner file, a name under which a plugin ships one, or an
@@ -114,7 +114,7 @@ class Refine(v2.Transform):  # type: ignore[misc]
         if any(isinstance(part, _TYPED) for part in flat_inputs):
             return
         for part in flat_inputs:
-            if isinstance(part, np.ndarray) and part.dtype == np.uint8 and _is_hwc(part.shape):
+            if isinstance(part, np.ndarray) and _is_image(part):
                 raise ImageError(
                     f"torchvision leaves numpy arrays alone, and this sample's {part.shape} one "
                     "looks like its image: make that a PIL image or a tv_tensors.Image"
@@ -150,12 +150,19 @@ class Refine(v2.Transform):  # type: ignore[misc]
                 f"expected an image (..., C, H, W), got {tuple(values.shape)}: in a sample without "
                 "a PIL image or tv_tensors.Image, torchvision takes the first tensor for the image"
             )
-        frames = values.flatten(0, -4) if values.ndim > 4 else values  # (N, C, H, W)
-        return tv_tensors.wrap(self._refiner(frames, **params).reshape(values.shape), like=inpt)
+        images = values.flatten(0, -4) if values.ndim > 4 else values  # (N, C, H, W)
+        if isinstance(inpt, tv_tensors.Video) and values.ndim > 3:
+            frames = values.shape[-4]
+            seeds = [params["seed"] + number // frames for number in range(len(images))]
+            params = {**params, "seed": seeds}
+        return tv_tensors.wrap(self._refiner(images, **params).reshape(values.shape), like=inpt)
 
 
-def _is_hwc(shape: tuple[int, ...]) -> bool:
-    return len(shape) == 3 and shape[2] in (1, 3, 4)
+def _is_image(array: np.ndarray[Any, Any]) -> bool:
+    """Whether an array looks like an image, and not like boxes or classes."""
+    if array.ndim == 3:
+        return array.shape[2] in (1, 3, 4) and array.dtype.kind in "uf"
+    return array.ndim == 2 and min(array.shape) > 4 and array.dtype in (np.uint8, np.uint16)
 
 
 def _values(inpt: Any) -> Any:

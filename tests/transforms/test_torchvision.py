@@ -146,11 +146,12 @@ def test_a_pil_image_of_another_mode_is_an_error_that_says_to_convert(refine, mo
 
 @pytest.mark.parametrize("shape", [(4, 3, 9, 14), (2, 4, 3, 9, 14), (2, 1, 4, 3, 9, 14)])
 @pytest.mark.parametrize("wrap", [tv_tensors.Video, tv_tensors.Image, torch.Tensor])
-def test_frames_of_videos_and_batches_are_refined_in_one_call_each_with_the_next_seed(
+def test_videos_and_batches_are_refined_in_one_call_each_image_but_no_frame_with_the_next_seed(
     refine, reference, shape, wrap
 ):
     video = values(shape)
     video[:] = video.flatten(0, -4)[0]
+    alike = shape[-4] if wrap is tv_tensors.Video else 1
 
     out = refine(video.as_subclass(wrap))
 
@@ -159,9 +160,10 @@ def test_frames_of_videos_and_batches_are_refined_in_one_call_each_with_the_next
     frames = out.as_subclass(torch.Tensor).reshape(-1, 3, 9, 14)
     seed, strength = refine.drawn["seed"], refine.drawn["strength"]
     for index, frame in enumerate(frames):
-        one = reference(video.flatten(0, -4)[:1], seed=seed + index, strength=strength)[0]
+        one = reference(video.flatten(0, -4)[:1], seed=seed + index // alike, strength=strength)[0]
         assert (frame.int() - one.int()).abs().max() <= 1  # a batch sums in another order
-    assert torch.equal(frames, reference(video.flatten(0, -4), **refine.drawn))
+    seeds = [seed + index // alike for index in range(len(frames))]
+    assert torch.equal(frames, reference(video.flatten(0, -4), seed=seeds, strength=strength))
 
 
 @pytest.mark.parametrize("shape", [(0, 3, 9, 14), (2, 0, 3, 9, 14), (0, 2, 3, 9, 14)])
