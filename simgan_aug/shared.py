@@ -85,7 +85,7 @@ class SharedRefiner:
         place = "cpu" if is_torch(backend) else device  # of a GPU is asked at a call
         backend_of(backend, network, place, precision, self.path)
         if not isinstance(cache_mb, (int, float)) or not cache_mb >= 1:
-            raise ConfigError(f"cache_mb must be a number, 1 or more, got {cache_mb!r}")
+            raise ConfigError(f"cache_mb must be 1 or more, got {cache_mb!r}")
         self.device, self.precision = device, precision
         self.backend = str(backend) if backend in NAMES else str(Path(backend).absolute())
         self.cache = cache if cache in (None, MEMORY) else str(Path(cache).expanduser().absolute())

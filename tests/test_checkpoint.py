@@ -498,7 +498,7 @@ def test_a_refiner_of_another_distribution_is_warned_of(path):
     header["refiner"] |= {"distribution": "simgan-aug-lab", "version": "0.1.0"}
     path.write_bytes(save(tensors, metadata={"simgan_aug": json.dumps(header)}))
 
-    with pytest.warns(UserWarning, match=r"written with simgan-aug-lab 0.1.0, here is simgan-aug"):
+    with pytest.warns(UserWarning, match=r"written with simgan-aug-lab 0.1.0, here is simgan_aug"):
         load(path)
 
 

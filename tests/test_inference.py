@@ -688,10 +688,10 @@ def test_what_is_not_a_number_is_an_error_and_no_black_pixel(photos, kind):
             return torch.where(images < -0.5, torch.nan, images)
 
     bank = torch.rand(1, 3, tone.QUANTILES).sort().values if photos else None
-    images = np.full((3, 8, 8, 3), 1, kind)
+    images = np.full((3, 8, 8, 3), 200 if kind == np.uint8 else 0.8, kind)
     refine = refining(Broken(), bank=bank)
 
-    assert refine(images + np.array(0 if kind == np.float32 else 200, kind)).shape == images.shape
+    assert refine(images).shape == images.shape
     images[1, 4, 4] = 0
     with pytest.raises(ImageError, match="image 1 of 3 is not a number"):
         refine(images)

@@ -481,7 +481,7 @@ def test_another_version_of_the_code_finds_nothing_of_this(
     later = shutil.copy(refiner_file, tmp_path / "later.safetensors")
 
     SharedRefiner(refiner_file, device="cpu", cache=tmp_path / "cache")(image)
-    monkeypatch.setattr(place, attribute, lambda *_: ("fancy", "99.0"))
+    monkeypatch.setattr(place, attribute, lambda *_: ("simgan_aug", "99.0"))
     SharedRefiner(later, device="cpu", cache=tmp_path / "cache")(image)
 
     assert len(spaces(tmp_path / "cache")) == 2
