@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 
 import cv2
 import numpy as np
@@ -589,6 +590,17 @@ def test_a_guard_or_boxes_that_cannot_be_are_errors_at_construction():
         guarding(Roll(), True)
 
 
+def test_boxes_that_say_that_they_are_corners_are_refused():
+    class Corners(torch.Tensor):  # as torchvision's tv_tensors.BoundingBoxes
+        format = types.SimpleNamespace(value="XYXY")
+
+    corners = torch.tensor([[20.0, 20, 60, 60]]).as_subclass(Corners)
+    refine = guarding(Roll(), "label", boxes=lambda batch: [corners])
+
+    with pytest.raises(DataError, match="got XYXY: convert them"):
+        refine(torch.zeros(1, 3, 80, 80, dtype=torch.uint8))
+
+
 def test_a_guard_travels(refiner_file):
     refine = BatchRefiner(refiner_file, p=1, guard=Guard("image", Limits(local=3)))
 
@@ -675,6 +687,23 @@ def test_epochs_count_up_and_can_be_set(refiner_file, images, prefetch):
     assert not torch.equal(second, third)
     assert torch.equal(epoch(other), second)
     assert torch.equal(epoch(other), third)
+
+
+@PREFETCH
+def test_a_look_at_the_first_batch_changes_nothing_of_an_epoch_that_runs(
+    refiner_file, images, prefetch
+):
+    loader, disturbed = (
+        RefinedLoader(loader_of(images), refiner_file, p=1, prefetch=prefetch) for _ in range(2)
+    )
+    expected = [torch.stack(batch[0]) for batch in loader]
+    running = iter(disturbed)
+    first = next(running)
+    next(iter(disturbed))
+
+    seen = [torch.stack(batch[0]) for batch in (first, *running)]
+
+    assert all(torch.equal(one, other) for one, other in zip(seen, expected, strict=True))
 
 
 @PREFETCH

@@ -25,7 +25,7 @@ from simgan_aug.errors import (
 )
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.ranks import Ranks
-from simgan_aug.run import Inputs, Run, read_info
+from simgan_aug.run import REFINER, STATE, Inputs, Run, read_info
 
 SMALL = Config(
     refiner=Part(name="unshuffle", options={"features": 8, "blocks": 1}),
@@ -152,6 +152,17 @@ def test_there_is_nothing_to_resume_in_an_empty_folder(inputs, tmp_path):
         Run(SMALL, inputs, tmp_path / "out", resume=True)
     with pytest.raises(CheckpointError, match="without --resume"):
         read_info(tmp_path / "out")
+
+
+def test_a_finished_run_without_its_state_is_not_begun_again_over_its_refiner(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+    (tmp_path / "out" / STATE).unlink()
+    kept = (tmp_path / "out" / REFINER).read_bytes()
+
+    with pytest.raises(CheckpointError, match=r"holds a refiner and no state\.safetensors"):
+        Run(SMALL, inputs, tmp_path / "out", resume=True)
+
+    assert (tmp_path / "out" / REFINER).read_bytes() == kept
 
 
 @pytest.mark.parametrize("side", ["synthetic", "real"])

@@ -454,6 +454,8 @@ class SeesNoGradient(Discriminator):
 
 
 class KnowsItsBatch(Discriminator):
+    independent = True
+
     def begin(self, images):
         return F.batch_norm(images, None, None, training=True)
 
@@ -739,6 +741,34 @@ def failing(checks):
 
 def test_a_sound_refiner_has_no_fault():
     assert failing(testing.refiner_checks(Refiner)) == {}
+
+
+def test_a_discriminator_may_look_at_its_batch_unless_it_says_that_it_does_not():
+    class Normal(Discriminator):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.norm = nn.BatchNorm2d(1)
+
+        def forward(self, images):
+            return self.norm(super().forward(images))
+
+    class Independent(Normal):
+        independent = True
+
+    assert failing(testing.discriminator_checks(Normal)) == {}
+    assert "batch_independence" in failing(testing.discriminator_checks(Independent))
+
+
+@pytest.mark.parametrize(
+    "kept", [{"a": nn.Parameter(torch.ones(3, 1, 1))}, [nn.Parameter(torch.tensor(1.0))]]
+)
+def test_weights_in_a_plain_dict_or_list_are_found_to_be_lost(kept):
+    class Keeps(Refiner):
+        def __init__(self, channels):
+            super().__init__(channels)
+            self.kept = kept
+
+    assert "weights" in failing(testing.refiner_checks(Keeps))
 
 
 def test_sound_parts_of_other_kinds_have_no_fault():

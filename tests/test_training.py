@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug.config import Training
-from simgan_aug.errors import ConfigError, DivergenceError
+from simgan_aug.errors import ConfigError, DivergenceError, PluginError
 from simgan_aug.losses import CrossEntropy, LeastSquares, Relativistic, self_regularization
 from simgan_aug.networks import Patch, ResNetRefiner, UnshuffleRefiner
 from simgan_aug.ranks import Ranks
@@ -881,3 +881,32 @@ def test_half_the_bits_train_too_and_keep_weights_in_single_precision():
 def test_impossible_values_are_rejected_by_name(name, value):
     with pytest.raises(ConfigError, match=name):
         Training(**{name: value})
+
+
+class InPlace(Shift):
+    """A refiner that changes what it is given."""
+
+    def forward(self, images):
+        images += self.shift
+        return images
+
+
+class Enlarged(Shift):
+    """A refiner that adds a channel."""
+
+    def forward(self, images):
+        return torch.cat([images, images[:, :1]], dim=1) + self.shift
+
+
+@pytest.mark.parametrize(
+    ("refiner", "message"),
+    [
+        (InPlace, "changes the images that it is given"),
+        (Enlarged, r"makes \(4, 4, .* keep the shape"),
+    ],
+)
+def test_a_refiner_that_breaks_the_contract_is_named_in_the_first_step(refiner, message):
+    parts = refiner(), Patch(3, 8), LeastSquares(), weighed, batches(), real_batches(), QUIET
+
+    with torch.no_grad(), pytest.raises(PluginError, match=message):
+        next(train(*parts))
