@@ -71,7 +71,7 @@ class SharedRefiner:
         self,
         refiner: str | os.PathLike[str],
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         backend: str | os.PathLike[str] = "torch",
         cache: str | os.PathLike[str] | None = None,
@@ -86,7 +86,7 @@ class SharedRefiner:
         backend_of(backend, network, place, precision, self.path)
         if not isinstance(cache_mb, (int, float)) or not cache_mb >= 1:
             raise ConfigError(f"cache_mb must be 1 or more, got {cache_mb!r}")
-        self.device, self.precision = device, precision
+        self.device, self.precision = str(device), precision
         self.backend = str(backend) if backend in NAMES else str(Path(backend).absolute())
         self.cache = cache if cache in (None, MEMORY) else str(Path(cache).expanduser().absolute())
         self.cache_mb = cache_mb
@@ -219,7 +219,7 @@ def _space(path: Path, refiner: ImageRefiner) -> str:
     return hashlib.sha256(path.read_bytes() + how.encode()).hexdigest()[:32]
 
 
-def _parse(device: str) -> None:
+def _parse(device: str | torch.device) -> None:
     """Reject what names no device, without a look at whether there is one: that would begin CUDA,
     and no worker could be forked after it."""
     try:

@@ -78,7 +78,7 @@ class BatchRefiner:
         key: str | int | Callable[[Any, Callable[[Image], Image]], Any] | None = None,
         ids: str | Callable[[Any], Sequence[Any]] | None = None,
         seed: int = 0,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         move: bool = False,
         precision: str = "auto",
         backend: str | os.PathLike[str] = "torch",

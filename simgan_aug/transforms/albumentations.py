@@ -33,7 +33,8 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
 
     Place it first: it has been trained on whole renders, and a cache finds again what is not yet
     cropped. Draws come from the Compose's seed (or `seed`) and, within a `DataLoader`, from the
-    worker's: streams differ between workers and epochs, and repeat under `torch.manual_seed`.
+    worker's: streams differ between workers and epochs, and repeat under `torch.manual_seed`, if
+    there is a seed or the loader has `reseed_worker`. Images of a video have one form.
 
     Args:
         refiner: path of a refiner file, or the name under which a plugin ships one.

@@ -67,7 +67,7 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         p_batch: float = 1.0,
         same_on_batch: bool = False,
         keepdim: bool = False,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         backend: str | os.PathLike[str] = "torch",
         dense: bool = False,

@@ -78,7 +78,7 @@ class Refine(v2.Transform):  # type: ignore[misc]
         p: float = 0.5,
         strength: float | tuple[float, float] = 1.0,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         backend: str | os.PathLike[str] = "torch",
         variants: int = 0,
