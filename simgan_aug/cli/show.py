@@ -57,9 +57,10 @@ def plugins(as_json: bool) -> None:
         observed = [hook for hook in plugin.hooks if not hook.startswith("simgan_register_")]
         offered += [hook.removeprefix("simgan_").replace("_", " ") for hook in observed]
         distribution = f"{plugin.distribution} {plugin.version}"
-        # As Text, for what a plugin says may look like markup.
-        row = (plugin.name, distribution, "\n".join(offered), plugin.error)
-        table.add_row(*(Text(cell) for cell in row))
+        listed = "" if plugin.error else "\n".join(offered)  # one that is left out offers nothing
+        # As Text, for what a plugin says may look like markup; folded, as names are long.
+        row = (plugin.name, distribution, listed, plugin.error)
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
     Console().print(table)
 
 
