@@ -58,8 +58,8 @@ class DivergenceError(TrainingError):
     def __init__(self, what: str, tried: str = "") -> None:
         super().__init__(
             f"{what}{tried}; lower training.refiner_rate and training.discriminator_rate (or "
-            "training.student_rate, if it is the student), or set training.precision = 'fp32'; if it "
-            "is so from the first steps on, look at what parts of your own give"
+            "training.student_rate, if it is the student), or set training.precision = 'fp32'; if "
+            "it is so from the first steps on, look at what parts of your own give"
         )
         self.what = what
 
