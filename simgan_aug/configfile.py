@@ -113,17 +113,32 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
     if sections["refiner"].name != base.refiner.name:
         if not _speaks_of_student(tables):
             sections["training"] = dataclasses.replace(sections["training"], student_steps=0)
-        own = Part(name=sections["refiner"].name)  # not the student of another kind of network
-        sections["student"] = _part(own, tables.get("student", {}), f"{source}: [student]")
+        sections["student"] = _student(base, sections["refiner"].name, tables, source)
     try:
         return Config(**sections)
     except ConfigError as error:
         raise ConfigError(f"{source}: {error}") from None
 
 
+def _student(base: Config, kind: str, tables: Mapping[str, Any], source: str) -> Part:
+    """The student of another kind of refiner than the preset's: of that kind, unless it is named.
+
+    Raises:
+        ConfigError: it is to learn, and nothing says what it is.
+    """
+    table = tables.get("student", {})
+    if "student" not in tables and _speaks_of_student(tables):
+        raise ConfigError(
+            f"{source}: a student of a {kind!r} is asked for, and [student] does not say how it is "
+            "smaller"
+        )
+    named = isinstance(table, Mapping) and table.get("name") == base.student.name
+    return _part(base.student if named else Part(name=kind), table, f"{source}: [student]")
+
+
 def _speaks_of_student(tables: Mapping[str, Any]) -> bool:
     """Whether a refiner of another kind than the preset's is to have a student."""
-    return "student" in tables or "student_steps" in tables.get("training", {})
+    return "student" in tables or bool(tables.get("training", {}).get("student_steps"))
 
 
 def _read(path: Path) -> dict[str, Any]:

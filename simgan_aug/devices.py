@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import functools
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from simgan_aug.errors import ConfigError
+
+_DEFAULTS = threading.RLock()
 
 
 def resolve_device(wanted: str | torch.device) -> torch.device:
@@ -39,14 +42,18 @@ def resolve_device(wanted: str | torch.device) -> torch.device:
 
 @contextlib.contextmanager
 def plain_defaults() -> Iterator[None]:
-    """New tensors are float32 on the CPU, whatever a host (Lightning's "bf16-true") has set."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        with torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(before)
+    """New tensors are float32 on the CPU, whatever a host (Lightning's "bf16-true") has set.
+
+    torch's default is that of all threads: others see it too, meanwhile.
+    """
+    with _DEFAULTS:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.device("cpu"):
+                yield
+        finally:
+            torch.set_default_dtype(before)
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

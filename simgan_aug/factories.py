@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from simgan_aug.errors import ConfigError, did_you_mean
+from simgan_aug.errors import ConfigError, did_you_mean, is_out_of_memory
 
 
 def call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
@@ -27,6 +27,8 @@ def call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any
     try:
         return make(**checked)
     except (TypeError, ValueError, RuntimeError) as error:  # torch's, of an impossible size
+        if is_out_of_memory(error):
+            raise
         raise ConfigError(f"{what}: {error}") from error
 
 

@@ -217,7 +217,8 @@ class ImageRefiner:
 
 def _is_one(value: Any) -> bool:
     """Whether it is one value for all images, a tensor of one number too."""
-    return getattr(value, "ndim", 0) == 0 and not isinstance(value, Sequence)
+    many = isinstance(value, Sequence) and not isinstance(value, str)
+    return getattr(value, "ndim", 0) == 0 and not many
 
 
 def seeds_of(seed: Any, count: int) -> list[int]:

@@ -63,7 +63,7 @@ def build_loss(part: Part) -> AdversarialLoss:
         ConfigError: an unknown option, or a refused value.
     """
     loss: AdversarialLoss = plugins.build("loss", part.name, **part.options)
-    if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+    if isinstance(loss, nn.Module) and any(each.requires_grad for each in loss.parameters()):
         raise PluginError(
             f"the loss {part.name!r} has weights, and a loss is neither trained nor saved: give "
             "them to the discriminator, or make it a term of regularization"

@@ -345,7 +345,7 @@ def _into_range(low: float, high: float) -> str:
     """The way out for floats that are not in [0, 1]."""
     if not math.isfinite(low + high):
         return "some are not finite"
-    if low > -0.5 and high < 1.5:
+    if low > -0.2 and high < 1.2:
         return "clamp them first (a resize overshoots)"
     return ("refine before Normalize, or " if low < 0 else "") + "divide by the range first"
 

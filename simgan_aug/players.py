@@ -284,10 +284,10 @@ def _refined(refiner: nn.Module, share: _Share, grain: Tensor | None) -> Tensor:
             "the refiner changes the images that it is given, which its result is held against: "
             "leave them as they are (no +=, no method that ends in _)"
         )
-    if refined.shape != batch.images.shape:
+    shape = getattr(refined, "shape", type(refined).__name__)
+    if shape != batch.images.shape:
         raise PluginError(
-            f"the refiner makes {tuple(refined.shape)} of {tuple(batch.images.shape)}; it must "
-            "keep the shape"
+            f"the refiner makes {shape} of {batch.images.shape}; it must keep the shape"
         )
     return refined
 

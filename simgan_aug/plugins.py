@@ -122,10 +122,7 @@ class Registry:
             except Exception as error:
                 self._silenced.add(silenced)
                 plugin = self.plugins[implementation.plugin_name]
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                plugin.error = (
-                    f"{hook}: {_describe(error)} ({Path(where.filename).name}, line {where.lineno})"
-                )
+                plugin.error = f"{hook}: {_describe(error)} ({_place(error, implementation)})"
                 _warn(
                     f"plugin {plugin.title} fails, and is not told of this any more in "
                     f"{arguments['out']}: {plugin.error}"
@@ -175,7 +172,7 @@ class Registry:
                 raise PluginError(f"{name} is not marked: put @simgan_aug.hookimpl above it")
         unmarked = [
             name
-            for name, value in vars(plugin.module).items()
+            for name, value in getattr(plugin.module, "__dict__", {}).items()
             if name.startswith(_OURS) and inspect.isfunction(value) and name not in plugin.hooks
         ]
         for name in (*plugin.hooks, *unmarked):
@@ -284,6 +281,15 @@ def _is_lazy(function: Any) -> bool:
     """Whether a call of it runs none of it."""
     kinds = inspect.isgeneratorfunction, inspect.iscoroutinefunction, inspect.isasyncgenfunction
     return any(is_kind(function) for is_kind in kinds)
+
+
+def _place(error: BaseException, implementation: pluggy.HookImpl) -> str:
+    """Where in the file of a hook something was raised, or what that called."""
+    frames = traceback.extract_tb(error.__traceback__)
+    code = getattr(implementation.function, "__code__", None)
+    own = code and code.co_filename
+    frame = next((each for each in reversed(frames) if each.filename == own), frames[-1])
+    return f"{Path(frame.filename).name}, line {frame.lineno}"
 
 
 def _describe(error: BaseException) -> str:

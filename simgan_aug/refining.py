@@ -183,15 +183,13 @@ def _check_numbers(change: Tensor) -> None:
     A GPU would have to be waited for.
 
     Raises:
-        ImageError: says of which image, if there are several.
+        ImageError: there are such.
     """
     if change.device.type != "cpu" or math.isfinite(change.sum(dtype=torch.float32).item()):
         return
-    rows = change.isnan().flatten(1).any(1).nonzero().flatten().tolist()
-    if rows:
-        of = f"image {rows[0]} of {len(change)}" if len(change) > 1 else "this image"
+    if change.isnan().any():
         raise ImageError(
-            f"what the network adds to {of} is not a number (NaN): hold it to "
+            "what the network adds to an image is not a number (NaN): hold it to "
             "simgan_aug.testing.check_refiner, or take an earlier checkpoint"
         )
 

@@ -69,7 +69,7 @@ def read_saved(out: Path) -> Saved | None:
     """The last save; None: the run was killed before its first.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: it is damaged, or gone from beside its refiner.
     """
     if not (out / STATE).exists():
         if (out / REFINER).exists():

@@ -80,13 +80,12 @@ class SharedRefiner:
         self.path = Path(checkpoint.locate(refiner)).absolute()
         # What cannot be used is a mistake to hear of now.
         network = checkpoint.load(self.path).network
-        if device != "auto":
-            _parse(device)
+        device = device if device == "auto" else _parse(device)
         place = "cpu" if is_torch(backend) else device  # of a GPU is asked at a call
         backend_of(backend, network, place, precision, self.path)
-        if not isinstance(cache_mb, (int, float)) or not cache_mb >= 1:
+        if not _is_positive(cache_mb):
             raise ConfigError(f"cache_mb must be 1 or more, got {cache_mb!r}")
-        self.device, self.precision = str(device), precision
+        self.device, self.precision = device, precision
         self.backend = str(backend) if backend in NAMES else str(Path(backend).absolute())
         self.cache = cache if cache in (None, MEMORY) else str(Path(cache).expanduser().absolute())
         self.cache_mb = cache_mb
@@ -219,11 +218,19 @@ def _space(path: Path, refiner: ImageRefiner) -> str:
     return hashlib.sha256(path.read_bytes() + how.encode()).hexdigest()[:32]
 
 
-def _parse(device: str | torch.device) -> None:
-    """Reject what names no device, without a look at whether there is one: that would begin CUDA,
-    and no worker could be forked after it."""
+def _is_positive(number: Any) -> bool:
+    """Whether it is 1 or more, and a number at all."""
     try:
-        torch.device(device)
+        return bool(number >= 1)
+    except TypeError:
+        return False
+
+
+def _parse(device: str | torch.device) -> str:
+    """The name of a device; reject what names none, without a look at whether there is one: that
+    would begin CUDA, and no worker could be forked after it."""
+    try:
+        return str(torch.device(device))
     except (RuntimeError, TypeError):
         raise ConfigError(
             f"no device is named {device!r}; take 'auto', 'cpu', 'cuda' or 'cuda:1'"

@@ -103,7 +103,11 @@ def check_probability(p: float, name: str = "p") -> None:
     Raises:
         ConfigError: says what came.
     """
-    if not isinstance(p, (int, float, np.number)) or not 0 <= p <= 1:
+    try:
+        possible = 0 <= p <= 1
+    except TypeError:  # no number
+        possible = False
+    if not possible:
         raise ConfigError(f"{name} must lie in [0, 1], got {p!r}")
 
 

@@ -326,9 +326,10 @@ def test_a_sum_beside_a_mean_is_refused():
         ),
         (
             {"refiner": {"name": "resnet"}, "student": {"name": "unshuffle", "factor": 4}},
-            Part(name="unshuffle", options={"factor": 4}),
+            Part(name="unshuffle", options={"factor": 4, "blocks": 1, "pixel_features": 8}),
             3000,
         ),
+        ({"refiner": {"name": "resnet"}, "training": {"student_steps": 0}}, Part(name="resnet"), 0),
     ],
 )
 def test_the_student_of_another_kind_of_refiner_is_of_that_kind(tables, student, steps):
@@ -336,6 +337,13 @@ def test_the_student_of_another_kind_of_refiner_is_of_that_kind(tables, student,
 
     assert config.student == student
     assert config.training.student_steps == steps
+
+
+def test_a_student_that_nothing_is_said_of_would_be_its_teacher_again():
+    tables = {"refiner": {"name": "resnet"}, "training": {"student_steps": 5}}
+
+    with pytest.raises(ConfigError, match=r"a.toml: a student of a 'resnet'.*\[student\] does not"):
+        parse(tables, source="a.toml")
 
 
 @pytest.mark.parametrize(

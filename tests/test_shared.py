@@ -487,6 +487,20 @@ def test_another_version_of_the_code_finds_nothing_of_this(
     assert len(spaces(tmp_path / "cache")) == 2
 
 
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_a_device_is_torchs_own_or_its_name(refiner_file, image, device):
+    refiner = SharedRefiner(refiner_file, device=device)
+
+    assert refiner.device == "cpu"
+    assert refiner(image).shape == image.shape
+
+
+def test_a_refiner_in_the_home_folder_is_found(refiner_file, image, monkeypatch):
+    monkeypatch.setenv("HOME", str(Path(refiner_file).parent))
+
+    assert SharedRefiner(f"~/{Path(refiner_file).name}", device="cpu")(image).shape == image.shape
+
+
 # What a transform is given.
 
 

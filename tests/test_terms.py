@@ -27,7 +27,7 @@ from simgan_aug.config import Config, Part, Regularization, Term
 from simgan_aug.configfile import parse
 from simgan_aug.errors import ConfigError, DivergenceError, PluginError
 from simgan_aug.losses import LeastSquares
-from simgan_aug.parts import build_terms, check_parts
+from simgan_aug.parts import build_loss, build_terms, check_parts
 from simgan_aug.rollback import LastGood
 from simgan_aug.run import Run
 from simgan_aug.terms import Terms
@@ -339,6 +339,20 @@ def test_a_wrong_term_is_found_before_any_data_is_read(term, said):
 def test_an_impossible_table_of_terms_is_named(terms, said):
     with pytest.raises(ConfigError, match=rf"my\.toml: \[regularization\]: .*{said}"):
         parse({"regularization": {"terms": terms}}, "my.toml")
+
+
+def test_a_loss_with_weights_is_refused_as_nobody_would_train_them(monkeypatch):
+    class Weighty(nn.Module):
+        def __init__(self, frozen=False):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(1), requires_grad=not frozen)
+
+    part = plugins.RegisteredPart(Weighty, "builtin")
+    monkeypatch.setitem(plugins.registry().parts["loss"], "weighty", part)
+
+    with pytest.raises(PluginError, match="the loss 'weighty' has weights"):
+        build_loss(Part(name="weighty"))
+    assert isinstance(build_loss(Part(name="weighty", options={"frozen": True})), Weighty)
 
 
 def test_terms_and_the_papers_sums_do_not_go_together():

@@ -126,8 +126,8 @@ class BatchRefiner:
         """The batch with its images refined: a shallow copy; what came in is not changed.
 
         Args:
-            batch: of images (B, C, H, W), or a list of (C, H, W) of any sizes; or numpy, channels
-                last; uint8, or floats in [0, 1].
+            batch: what `key` tells of, with images (B, C, H, W), or a list of (C, H, W) of any
+                sizes; or numpy, channels last; uint8, or floats in [0, 1].
 
         Raises:
             DataError: the images or their ids are not where they are looked for.
@@ -139,13 +139,12 @@ class BatchRefiner:
         return put(self._refine(images, batch))
 
     def _refine(self, images: Any, batch: Any) -> Any:
-        ids = self._ids(batch)
-        check_images(images)
-        if not len(images):
-            return images
+        check_images(images, is_certain=self.key is not None)
         if self.move:
             images = _moved(images, resolve_device(self.device))
-        drawn = self._drawn(self._identities(images, ids))
+        if not len(images):
+            return images
+        drawn = self._drawn(self._identities(images, self._ids(batch)))
         if not drawn:
             return images
         rows, forms = list(drawn), list(drawn.values())

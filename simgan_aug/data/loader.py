@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import copy
 import os
 import queue
 import threading
@@ -62,17 +61,19 @@ class RefinedLoader:
         self._epoch = 0
 
     def __iter__(self) -> Iterator[Any]:
-        """One epoch; the epoch's number counts up by itself, unless `set_epoch` says otherwise."""
+        """One epoch; the epoch's number counts up by itself, unless `set_epoch` says otherwise.
+
+        It is that of all iterators: begin one at a time.
+        """
         self.refine.set_epoch(self._epoch)
         self._epoch += 1
-        refine = copy.copy(self.refine)  # whose epoch stays, while another iterator is made
-        device = resolve_device(refine.device)
+        device = resolve_device(self.refine.device)
         on_gpu = device.type == "cuda"
         if self.prefetch or (self.prefetch is None and on_gpu):
             stream = torch.cuda.Stream(device) if on_gpu else None  # type: ignore[no-untyped-call]
             # The first ones may be recorded, while nobody else is at work.
-            return _ahead(self.loader, refine, stream, UNRECORDED + 1 if on_gpu else 0)
-        return map(refine, self.loader)
+            return _ahead(self.loader, self.refine, stream, UNRECORDED + 1 if on_gpu else 0)
+        return map(self.refine, self.loader)
 
     def __len__(self) -> int:
         """Batches an epoch."""

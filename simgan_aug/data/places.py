@@ -82,8 +82,13 @@ def _are_arrays(values: Any, *dimensions: int) -> bool:
     )
 
 
-def check_images(images: Any) -> None:
+def check_images(images: Any, is_certain: bool = True) -> None:
     """Reject what is no batch of images.
+
+    Args:
+        images: as they were found.
+        is_certain: whether it was said where they are; else a list of images and what is none, a
+            sample that was not collated, is rejected too.
 
     Raises:
         DataError: says what came.
@@ -95,6 +100,19 @@ def check_images(images: Any) -> None:
             "expected images as one tensor (B, C, H, W) or as a list of (C, H, W), got "
             f"{contents(images)}; say with key= where they are"
         )
+    if several and not is_certain and len({_channels(image) for image in images}) > 1:
+        raise DataError(
+            "expected images of as many channels each, got shapes "
+            f"{', '.join(str(tuple(image.shape)) for image in images[:4])}: samples are to be "
+            "collated first; if all are images, say with key= where they are"
+        )
+
+
+def _channels(image: Any) -> int:
+    """Of an array, (H, W, C), or a tensor, (C, H, W); one without them has 0."""
+    if image.ndim == 2:
+        return 0
+    return int(image.shape[-1 if isinstance(image, np.ndarray) else 0])
 
 
 def find_ids(batch: Any, key: str) -> list[Any] | None:

@@ -229,13 +229,15 @@ _REGISTERED = ("_parameters", "_buffers", "_modules")
 
 def _stray_tensors(network: nn.Module) -> Iterator[str]:
     """Names of what a module holds beside its parameters, buffers and modules."""
+    known = {id(each) for each in (*network.parameters(), *network.buffers(), *network.modules())}
     for place, module in network.named_modules():
         for name, value in vars(module).items():
             if name in _REGISTERED:
                 continue
             inside = value.values() if isinstance(value, dict) else value
             inside = list(inside) if isinstance(value, (list, tuple, dict)) else [value]
-            if any(isinstance(each, (Tensor, nn.Module)) and _has_values(each) for each in inside):
+            held = [each for each in inside if isinstance(each, (Tensor, nn.Module))]
+            if any(_has_values(each) and id(each) not in known for each in held):
                 yield f"{place}.{name}".lstrip(".")
 
 

@@ -108,7 +108,11 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
             cache_mb=cache_mb,
         )
         check_cache(cache, variants)
-        self.refiner, self.strength, self.device = os.fspath(refiner), strength, device
+        self.refiner, self.strength, self.device = (
+            os.fspath(refiner),
+            strength,
+            self._refiner.device,
+        )
         self.channel_order, self.seed, self.precision = channel_order, seed, precision
         self.variants, self.cache_mb, self.backend = variants, cache_mb, os.fspath(backend)
         self.cache = None if cache is None else os.fspath(cache)

@@ -99,7 +99,7 @@ class Refine(v2.Transform):  # type: ignore[misc]
         )
         # Public and plain, which is what the host's repr shows.
         self.refiner = described(refiner)
-        self.p, self.strength, self.device, self.precision = p, strength, device, precision
+        self.p, self.strength, self.device, self.precision = p, strength, str(device), precision
         self.variants, self.cache_mb, self.backend = variants, cache_mb, os.fspath(backend)
         self.cache = None if cache is None else os.fspath(cache)
 
@@ -111,7 +111,7 @@ class Refine(v2.Transform):  # type: ignore[misc]
         Raises:
             ImageError: says what the image should be.
         """
-        if any(isinstance(part, _TYPED) for part in flat_inputs):
+        if any(isinstance(part, _TYPED) or _is_colour(part) for part in flat_inputs):
             return
         for part in flat_inputs:
             if isinstance(part, np.ndarray) and _is_image(part):
@@ -156,6 +156,11 @@ class Refine(v2.Transform):  # type: ignore[misc]
             seeds = [params["seed"] + number // frames for number in range(len(images))]
             params = {**params, "seed": seeds}
         return tv_tensors.wrap(self._refiner(images, **params).reshape(values.shape), like=inpt)
+
+
+def _is_colour(part: Any) -> bool:
+    """Whether it is a tensor that no mask would be."""
+    return is_pure_tensor(part) and part.ndim >= 3 and part.shape[-3] in (3, 4)
 
 
 def _is_image(array: np.ndarray[Any, Any]) -> bool:
