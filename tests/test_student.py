@@ -335,7 +335,6 @@ def test_a_student_has_the_options_of_its_teacher_but_for_its_own():
         ({"refiner": {"features": 8}}, 3000),
         ({"refiner": {"name": "resnet"}}, 0),
         ({"refiner": {"name": "resnet"}, "student": {"blocks": 2}}, 3000),
-        ({"refiner": {"name": "resnet"}, "training": {"student_steps": 7}}, 7),
         ({"preset": "wide"}, 0),
         ({"preset": "paper-eyes"}, 0),
     ],
