@@ -19,8 +19,8 @@ Numbers = np.ndarray[Any, np.dtype[np.float64]]
 NOISE, TONE, SHARE, CHOICE, VARIANT, STRENGTH, SEED = range(1, 8)
 """Purposes."""
 
-DRAWN = 2
-"""Number of what seeds draw: a seed of another number gives another image."""
+DRAWN = 3
+"""Number of what seeds draw, and of the tone step: a seed of another number gives another image."""
 
 _STEP = 0x9E3779B97F4A7C15
 _WORD = 2**64

@@ -27,6 +27,9 @@ LEVELS = 256
 QUANTILES = 64
 """Quantiles kept per channel of a reference photo."""
 
+SPREAD = 4
+"""Levels to either side over which a rank is a mean, twice."""
+
 Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
@@ -57,7 +60,9 @@ def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
     """The curve that gives an image the tone of a reference, monotone per channel.
 
     A level maps to the reference's quantile at the level's *middle* rank, so that a large flat area
-    (a backdrop) meets the middle of the reference's flat area and not its upper edge.
+    (a backdrop) meets the middle of the reference's flat area and not its upper edge. Of ranks it
+    is a mean over some levels around: all of a flat area lies on one level or two, where they leap,
+    and grain that no eye would see became speckles of a quarter of the range.
 
     Args:
         counts: (C, LEVELS) histogram of the image.
@@ -67,7 +72,7 @@ def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
         (C, LEVELS) values in [0, 1].
     """
     total = counts.sum(1, keepdim=True)
-    rank = (_summed(counts) - counts / 2) / total  # (C, LEVELS) in [0, 1]
+    rank = _spread((_summed(counts) - counts / 2) / total)  # (C, LEVELS) in [0, 1]
     position = (rank * QUANTILES - 0.5).clamp(0, QUANTILES - 1)
     below = position.floor().long()
     above = (below + 1).clamp(max=QUANTILES - 1)
@@ -208,6 +213,14 @@ def _counts(level: Levels, seen: Tensor | None) -> Tensor:
 def _looked_up(level: Levels, table: np.ndarray[Any, Any]) -> Tensor:
     """(H, W, C) uint8 in a table (1, LEVELS, C) -> (H, W, C)."""
     return torch.from_numpy(cv2.LUT(level, table)).view(level.shape)
+
+
+def _spread(ranks: Tensor) -> Tensor:
+    """Each the mean of those around it, twice: (C, LEVELS) -> the same; 0 below black, 1 above."""
+    for _ in range(2):
+        below, above = ranks.new_zeros(len(ranks), SPREAD), ranks.new_ones(len(ranks), SPREAD)
+        ranks = F.avg_pool1d(torch.cat([below, ranks, above], dim=1), 2 * SPREAD + 1, 1)
+    return ranks
 
 
 def _summed(counts: Tensor) -> Tensor:

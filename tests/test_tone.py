@@ -120,6 +120,20 @@ def test_a_flat_image_takes_the_middle_of_the_reference(level):
     assert torch.allclose(toned, photo.median(), atol=4 / 255)
 
 
+@pytest.mark.parametrize("kind", [torch.uint8, torch.float32])
+def test_faint_grain_of_a_flat_area_stays_faint(kind):
+    image = torch.full((1, 64, 64), 128.0)
+    image[:, :16] = 40
+    image += (noise((1, 64, 64), 0) * 3).floor() - 1  # a level to either side
+    image = image.to(kind) if kind == torch.uint8 else image / 255
+    reference = reference_of(noise((1, 64, 64), 1))  # a photo of all tones
+
+    toned = tone.matched(image, reference)[:, 16:].float() * (1 if kind == torch.uint8 else 255)
+
+    assert toned.std() < 20  # of 255; 53 where ranks leap
+    assert 140 < toned.mean() < 180  # the middle of the upper three quarters
+
+
 def test_the_identity_curve_changes_nothing():
     image = noise((3, 7, 9), 0)
     curve = (torch.arange(tone.LEVELS) / (tone.LEVELS - 1)).expand(3, -1)

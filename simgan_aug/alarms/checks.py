@@ -190,7 +190,7 @@ def _drifting(
         value,
         MOST_DRIFT,
         f"{where} the picture has moved by {value:.1f} px or more, or is lost: give it time, if "
-        "regularization.drift is set (contours are held ever more tightly, over some 1,000 steps); "
+        "regularization.drift is set (contours are held ever more tightly); "
         "else raise regularization.contours if regularization.drift is 0, regularization.weight, "
         "or the labels' factors in regularization.labels, set refiner.max_change, or give the "
         "refiner noise (refiner.noise_channels), so that it need not repaint",
