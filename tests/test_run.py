@@ -317,7 +317,8 @@ def test_a_run_killed_before_its_first_save_starts_again(inputs, tmp_path):
     running = Run(SMALL, inputs, tmp_path / "out").steps()
     next(running)
     running.close()
-    (tmp_path / "out" / "state.safetensors").unlink()
+    for name in (STATE, REFINER):
+        (tmp_path / "out" / name).unlink()
 
     list(Run(SMALL, inputs, tmp_path / "out", resume=True).steps())
 

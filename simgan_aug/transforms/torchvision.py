@@ -111,10 +111,11 @@ class Refine(v2.Transform):  # type: ignore[misc]
         Raises:
             ImageError: says what the image should be.
         """
-        if any(isinstance(part, _TYPED) or _is_colour(part) for part in flat_inputs):
+        if any(isinstance(part, _TYPED) for part in flat_inputs):
             return
+        is_there = any(_is_colour(part) for part in flat_inputs)
         for part in flat_inputs:
-            if isinstance(part, np.ndarray) and _is_image(part):
+            if isinstance(part, np.ndarray) and _is_image(part, is_there):
                 raise ImageError(
                     f"torchvision leaves numpy arrays alone, and this sample's {part.shape} one "
                     "looks like its image: make that a PIL image or a tv_tensors.Image"
@@ -159,15 +160,21 @@ class Refine(v2.Transform):  # type: ignore[misc]
 
 
 def _is_colour(part: Any) -> bool:
-    """Whether it is a tensor that no mask would be."""
+    """Whether it is a tensor that may well be the image."""
     return is_pure_tensor(part) and part.ndim >= 3 and part.shape[-3] in (3, 4)
 
 
-def _is_image(array: np.ndarray[Any, Any]) -> bool:
-    """Whether an array looks like an image, and not like boxes or classes."""
-    if array.ndim == 3:
-        return array.shape[2] in (1, 3, 4) and array.dtype.kind in "uf"
-    return array.ndim == 2 and min(array.shape) > 4 and array.dtype in (np.uint8, np.uint16)
+def _is_image(array: np.ndarray[Any, Any], is_there: bool) -> bool:
+    """Whether an array looks like an image, and not like boxes or classes.
+
+    Args:
+        is_there: whether something else may be the image, and a grey one is a mask, floats are
+            keypoints.
+    """
+    levels = array.dtype in (np.uint8, np.uint16)
+    if array.ndim == 3 and array.shape[2] in (1, 3, 4):
+        return array.dtype == np.uint8 or (not is_there and (levels or array.dtype.kind == "f"))
+    return array.ndim == 2 and min(array.shape) > 4 and levels and not is_there
 
 
 def _values(inpt: Any) -> Any:

@@ -355,6 +355,19 @@ def test_a_numpy_image_which_torchvision_would_leave_alone_is_an_error(refiner_f
     assert out[1]["masks"] is masks
 
 
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((32, 40, 3), np.float32),
+        np.zeros((32, 40, 3), np.uint16),
+        np.zeros((32, 40), np.uint8),
+    ],
+)
+def test_a_mask_beside_any_numpy_image_is_not_taken_for_it(refine, image):
+    with pytest.raises(ImageError, match="torchvision leaves numpy arrays alone"):
+        refine(image, torch.ones(1, 32, 40, dtype=torch.uint8))
+
+
 def test_arrays_that_look_like_no_image_may_stand_beside_a_tensor(refine):
     arrays = [np.ones((2, 9, 14), np.uint8), np.ones((2, 17, 3)), np.ones((9, 14), np.uint8)]
     image = values((3, 9, 14))
