@@ -223,17 +223,11 @@ class _HostWork(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-_REGISTERED = ("_parameters", "_buffers", "_modules")
-"""Where a module keeps what is found again."""
-
-
 def _stray_tensors(network: nn.Module) -> Iterator[str]:
     """Names of what a module holds beside its parameters, buffers and modules."""
     known = {id(each) for each in (*network.parameters(), *network.buffers(), *network.modules())}
     for place, module in network.named_modules():
         for name, value in vars(module).items():
-            if name in _REGISTERED:
-                continue
             inside = value.values() if isinstance(value, dict) else value
             inside = list(inside) if isinstance(value, (list, tuple, dict)) else [value]
             held = [each for each in inside if isinstance(each, (Tensor, nn.Module))]

@@ -108,11 +108,8 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
             cache_mb=cache_mb,
         )
         check_cache(cache, variants)
-        self.refiner, self.strength, self.device = (
-            os.fspath(refiner),
-            strength,
-            self._refiner.device,
-        )
+        self.refiner, self.strength = os.fspath(refiner), strength
+        self.device = self._refiner.device  # a name, which goes into JSON
         self.channel_order, self.seed, self.precision = channel_order, seed, precision
         self.variants, self.cache_mb, self.backend = variants, cache_mb, os.fspath(backend)
         self.cache = None if cache is None else os.fspath(cache)
