@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simgan_aug.alarms import Alarm, Watch
+from simgan_aug.alarms import Alarm, Watch, check_likeness, watch
 from simgan_aug.alarms.watch import at_rest
 from simgan_aug.config import Config
 from simgan_aug.data import Source
-from simgan_aug.data.handful import SIDE, take_handful, take_labelled
+from simgan_aug.data.handful import SIDE, take_handful, take_labelled, take_photos
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.leash import Leash, between_looks
 from simgan_aug.networks.contract import takes_reference
@@ -21,7 +21,7 @@ from simgan_aug.state import TrainingState
 from simgan_aug.training import Step
 
 HELD = 64
-"""Images by whose labels it is told how far labels drift."""
+"""Images by whose labels it is told how far labels drift, and photos that they are to be like."""
 
 
 class Oversight:
@@ -46,10 +46,13 @@ class Oversight:
         self._tone = config.tone
         paired = takes_reference(state.discriminator)
         self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._refined)
-        self._leash, self._every = None, between_looks(config.training.steps)
+        self._steps = config.training.steps
+        self._images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
+        self._photos = take_photos(real, config, HELD)
+        self._leash, self._every = None, between_looks(self._steps)
         target = config.regularization.drift
         if target and config.regularization.contours:
-            images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
+            images = self._images
             # What tone an image would take cannot be told from a window of it.
             whole = all(max(image.shape) < SIDE for image in images)
             refine = functools.partial(self._refined, toned=whole)
@@ -57,7 +60,12 @@ class Oversight:
 
     def look(self, steps: int) -> list[Alarm]:
         """What is wrong after so many adversarial steps."""
-        return self._watch.look(self._state, steps)
+        found = self._watch.look(self._state, steps)
+        if steps >= max(self._steps, watch.SETTLED):
+            kept = self._state.kept
+            with at_rest(kept):
+                found += check_likeness(self._refined(kept, self._images), self._photos)
+        return found
 
     def hold_labels(self, step: Step) -> None:
         """Turn the weight that holds contours; all ranks alike."""

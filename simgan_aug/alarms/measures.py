@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from simgan_aug.displacement import REACH, locate, structure
+from simgan_aug.realism import features
 
 Array = np.ndarray[Any, Any]
 Box = Sequence[float]
@@ -52,6 +53,12 @@ LEAST_MOVES = 4
 
 CONTRAST = 2 / 255
 """Deviation within a cell below which it is flat."""
+
+LEAST_IMAGES, LEAST_SIDE = 32, 16
+"""Images of either side, and px each way of one, without which nothing is said of likeness."""
+
+FURTHEST = 3.0
+"""Deviations."""
 
 
 def mean_change(before: Sequence[Array], after: Sequence[Array]) -> float:
@@ -175,6 +182,25 @@ def drift(
         return None
     # "lower": of few labels the furthest may be a mistake of the measure
     return float(np.percentile(found, percentile, method="lower"))
+
+
+def unlikeness(after: Sequence[Array], real: Sequence[Array]) -> float | None:
+    """How far the mean features of refined images are from those of photos, squared.
+
+    Of random filters (`simgan_aug.realism`), in deviations of the photos' and no further from their
+    mean than `FURTHEST` each; the mean of all. Unbiased: 0 for other such photos, on average. (The
+    cubic kernel of KID would make it a matter of one or two odd images.) None: fewer than
+    `LEAST_IMAGES` of either that are `LEAST_SIDE` px or more each way.
+    """
+    sides = [[each for each in side if min(each.shape[:2]) >= LEAST_SIDE] for side in (after, real)]
+    if min(map(len, sides)) < LEAST_IMAGES:
+        return None
+    first, second = (features(side, after[0].shape[2]).numpy() for side in sides)
+    mean, spread = second.mean(0), second.std(0) + 1e-6
+    spread = spread.clip(min=np.median(spread) / 10)  # a dead feature does not decide
+    parts = [((part - mean) / spread).clip(-FURTHEST, FURTHEST) for part in (first, second)]
+    apart = (parts[0].mean(0) - parts[1].mean(0)) ** 2
+    return float(np.mean(apart - sum(part.var(0, ddof=1) / len(part) for part in parts)))
 
 
 def cells(height: int, width: int) -> list[Box]:

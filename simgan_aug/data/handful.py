@@ -48,18 +48,14 @@ def take_handful(
         bank: (K, C, Q) tones; the image with number i takes the one that seed i picks.
         paired: whether real crops come with their own tone.
     """
-    seed, match, white = config.training.seed, config.tone.match == "before", config.data.white
+    seed, match = config.training.seed, config.tone.match == "before"
     crops = next(Crops(synthetic, config.data, COUNT, seed, bank, match).batches(NUMBER))
     photos = next(Crops(real, config.data, COUNT, seed, own_tone=paired).batches(NUMBER))
     images, labels = take_labelled(synthetic, config, bank, COUNT, LABELS)
-    seen = [real.images[index] for index in spaced(len(real.images), COUNT)]
     return Handful(
         images=images,
         boxes=labels,
-        real=[
-            _image(_colour(image[_window(image.shape[0], image.shape[1], ())[0]], white))
-            for image in seen
-        ],
+        real=take_photos(real, config, COUNT),
         crops=crops.images,
         reference=crops.reference,
         real_crops=photos.images,
@@ -92,6 +88,18 @@ def take_labelled(
         images.append(_image(pixels))
         labels.append(inside)
     return images, labels
+
+
+def take_photos(real: Source, config: Config, count: int) -> list[Array]:
+    """Evenly spaced photos, or windows in the middle of large ones, as `take_labelled` gives its.
+
+    Args:
+        real, config: as in `take_handful`.
+        count: of photos.
+    """
+    seen = [real.images[index] for index in spaced(len(real.images), count)]
+    windows = [image[_window(image.shape[0], image.shape[1], ())[0]] for image in seen]
+    return [_image(_colour(window, config.data.white)) for window in windows]
 
 
 def _window(height: int, width: int, boxes: Sequence[Box]) -> tuple[tuple[slice, slice], list[Box]]:
