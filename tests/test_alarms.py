@@ -293,7 +293,7 @@ def test_a_message_of_likeness_names_settings_that_there_are():
     (alarm,) = check_likeness(renders, photos)
 
     named = re.findall(r"(\w+)\.([a-z]\w+)", alarm.message)
-    assert len(named) == 2
+    assert len(named) == 3
     assert all(is_setting(*each) for each in named)
 
 

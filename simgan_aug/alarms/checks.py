@@ -122,8 +122,9 @@ def check_likeness(after: Sequence[Array], real: Sequence[Array]) -> list[Alarm]
         return []
     message = (
         f"what its network draws is far from the photos ({value:.2f}; trainings that go well end "
-        "at 0.1 to 0.2): look at the samples, whether colours lie where they belong; train again "
-        "with another training.seed, or for more training.steps; leave out photos of other things"
+        "at 0.1 to 0.2): look at the samples. Colours where they do not belong: train again with "
+        "another training.seed. Much left to do: more training.steps, or free a backdrop that may "
+        "change (regularization.labels). A gap of shape stays, since labels are held"
     )
     return [Alarm("unlike the photos", value, MOST_UNLIKENESS, message)]
 
