@@ -47,12 +47,13 @@ class Oversight:
         paired = takes_reference(state.discriminator)
         self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._refined)
         self._steps = config.training.steps
-        self._images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
+        # Windows lie in the middle on both sides: around labels there would be more to see.
+        self._images, _ = take_labelled(synthetic, config, bank, HELD, 0)
         self._photos = take_photos(real, config, HELD)
         self._leash, self._every = None, between_looks(self._steps)
         target = config.regularization.drift
         if target and config.regularization.contours:
-            images = self._images
+            images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
             # What tone an image would take cannot be told from a window of it.
             whole = all(max(image.shape) < SIDE for image in images)
             refine = functools.partial(self._refined, toned=whole)

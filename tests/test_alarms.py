@@ -19,7 +19,7 @@ from simgan_aug import plugins
 from simgan_aug.alarms import check, check_likeness, measures
 from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
 from simgan_aug.data import Source, read_real, read_synthetic
-from simgan_aug.data.handful import COUNT, SIDE, take_handful
+from simgan_aug.data.handful import COUNT, SIDE, take_handful, take_labelled, take_photos
 from simgan_aug.data.sources import read_boxes
 from simgan_aug.displacement import REACH
 from simgan_aug.losses import CrossEntropy, LeastSquares, Relativistic
@@ -389,6 +389,21 @@ def test_of_a_large_image_a_window_around_a_label_is_taken():
     assert handful.images[0].shape == (SIDE, SIDE, 3)
     assert np.array_equal(handful.images[0], large[:SIDE, 640 - SIDE :] / np.float32(255))
     assert [list(box) for box in handful.boxes[0]] == [[600 - 640 + SIDE, 10, 40, 30]]
+
+
+def test_likeness_is_told_by_windows_that_lie_alike_on_both_sides():
+    _, real = sources()
+    large = np.random.default_rng(0).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    labelled = Source([large], ["a"], boxes=lambda indices: [[[600.0, 10.0, 40.0, 30.0]]])
+    middle = large[240 - SIDE // 2 :, 320 - SIDE // 2 :][:SIDE, :SIDE] / np.float32(255)
+
+    (image,), (boxes,) = take_labelled(labelled, Config(), None, 64, 0)
+    (photo,) = take_photos(labelled, Config(), 64)
+
+    assert np.array_equal(image, middle)
+    assert np.array_equal(photo, middle)
+    assert boxes == []
+    assert len(take_photos(real, Config(), 3)) == 3
 
 
 def test_images_come_in_the_tone_that_the_network_sees():

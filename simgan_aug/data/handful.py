@@ -71,7 +71,7 @@ def take_labelled(
     Args:
         synthetic, config, bank: as in `take_handful`.
         count: of images.
-        most: labels of an image.
+        most: labels of an image; 0: none, and windows lie in the middle.
     """
     match, white = config.tone.match == "before", config.data.white
     images, labels = [], []
