@@ -24,6 +24,11 @@ DRAWN = 3
 
 _STEP = 0x9E3779B97F4A7C15
 _WORD = 2**64
+_ADDED, _LAST = np.uint64(_STEP), np.uint64(31)
+_ROUNDS = tuple(
+    (np.uint64(shift), np.uint64(factor))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
+)
 
 
 def bits(seeds: Sequence[int] | Bits, purpose: int) -> Bits:
@@ -52,7 +57,7 @@ def _words(numbers: Sequence[int] | Bits) -> Bits:
 
 def _mixed(words: Bits) -> Bits:
     """Products and sums wrap around."""
-    words = words + np.uint64(_STEP)
-    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
-        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
-    return words ^ (words >> np.uint64(31))
+    words = words + _ADDED
+    for shift, factor in _ROUNDS:
+        words = (words ^ (words >> shift)) * factor
+    return words ^ (words >> _LAST)
