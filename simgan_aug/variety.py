@@ -87,17 +87,16 @@ class Variety:
             words: (N,) random bits, which decide as `rng` does in `draw`.
             identities: of the N images.
         """
-        low, high = self.range
-        # What has one outcome is not drawn: half of what a cached image would cost.
-        if self.variants == 1:
-            words = draws.keyed(np.zeros(len(words), np.uint64), identities)
-        elif self.variants:
-            numbers = (draws.uniforms(words, draws.VARIANT) * self.variants).astype(np.uint64)
+        # What has one outcome is not drawn: a fifth of what a cached image would cost.
+        if self.variants:
+            numbers = np.zeros(len(words), np.uint64)
+            if self.variants > 1:
+                numbers = (draws.uniforms(words, draws.VARIANT) * self.variants).astype(np.uint64)
             words = draws.keyed(numbers, identities)
-        if low == high:
-            strengths = np.full(len(words), low)
-        else:
-            strengths = low + (high - low) * draws.uniforms(words, draws.STRENGTH)
+        low, high = self.range
+        strengths = np.full(len(words), low, np.float64)
+        if low < high:
+            strengths += (high - low) * draws.uniforms(words, draws.STRENGTH)
         seeds = draws.bits(words, draws.SEED) >> np.uint64(1)
         drawn = zip(np.minimum(strengths, high).tolist(), seeds.tolist(), strict=True)
         return [Form(*each) for each in drawn]
