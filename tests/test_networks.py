@@ -323,6 +323,26 @@ def test_every_pixel_goes_through_the_same_map(factor):
     assert torch.allclose(inside, expected[..., :-1, :-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_map_by_rows_of_a_block_is_the_map_by_blocks_in_values_and_gradients(monkeypatch, factor):
+    torch.manual_seed(0)
+    pixels = unshuffle.PixelMap(4, 3, 8, 6, factor)
+    with torch.no_grad():
+        pixels.drawn.weight.normal_()
+    folded, around = torch.randn(2, 4 * factor**2, 5, 7), torch.randn(2, 8, 5, 7)
+
+    def made():
+        pixels.zero_grad()
+        drawn = pixels(folded, around)
+        drawn.square().mean().backward()
+        return [drawn, *(weight.grad.clone() for weight in pixels.parameters())]
+
+    by_rows = made()
+    monkeypatch.setattr(unshuffle, "is_traced", lambda: True)
+
+    assert all(map(torch.allclose, by_rows, made(), [1e-4] * 5, [1e-5] * 5))
+
+
 def test_what_lies_around_a_pixel_shifts_its_map():
     torch.manual_seed(0)
     refiner = UnshuffleRefiner(3, 4, 8, 1, noise_channels=0, pixel_features=8)

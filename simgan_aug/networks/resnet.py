@@ -128,8 +128,12 @@ def reflected(images: Tensor, margin: int) -> Tensor:
 
 def is_plain() -> bool:
     """Whether nothing differentiates or traces what is computed now."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
-    return not (traced or torch.is_grad_enabled())
+    return not (is_traced() or torch.is_grad_enabled())
+
+
+def is_traced() -> bool:
+    """Whether a graph is made of what is computed now."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
 
 
 def _framed(images: Tensor, margin: int) -> Tensor:
