@@ -34,7 +34,6 @@ from simgan_aug.parts import (
     check_parts,
     regularization,
 )
-from simgan_aug.pixels import all_bits
 from simgan_aug.preview import preview
 from simgan_aug.ranks import Ranks
 from simgan_aug.rollback import LastGood, Rollback
@@ -105,7 +104,8 @@ class Run:
         self.real = data.read_real(
             inputs.real_origins, config.data, self.synthetic, inputs.real_weights
         )
-        self.config = _whitened(self.config, self.synthetic, self.real)
+        fitted = data.fitted(config.data, self.synthetic, self.real)
+        self.config = dataclasses.replace(self.config, data=fitted)
         self.bank = data.tone_bank(self.real, config.tone.photos, seed, self.config.data.white)
         self.state = self._start()
         self.state.scalars[CONTOURS] = config.regularization.contours
@@ -340,12 +340,3 @@ class Run:
                 raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
             part.to(self.device)
         return TrainingState(refiner, discriminator, training, self.ranks, terms, student)
-
-
-def _whitened(config: Config, *sides: data.Source) -> Config:
-    """The config with the white of images of 16 bits: that of all bits that they use."""
-    highest = max(side.highest for side in sides)
-    if config.data.white or not highest:
-        return config
-    white = all_bits(highest)
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, white=white))

@@ -76,7 +76,7 @@ def train(
         except DivergenceError:  # of all ranks alike: the first one says it
             raise click.exceptions.Exit(1) from None
         return
-    for line in _sources(run):
+    for line in _sources(run, config.data.crop):
         click.echo(line, err=True)
     if run.keeps_earlier:
         click.echo(
@@ -140,8 +140,20 @@ def _resumed(
     return config, Inputs.from_builtins(info["inputs"]).moved(synthetic, images, real)
 
 
-def _sources(run: Any) -> Iterator[str]:
-    """What a run has read, and what of it a user would want to know."""
+def _sources(run: Any, asked: tuple[int, int]) -> Iterator[str]:
+    """What a run has read, and what of it a user would want to know.
+
+    Args:
+        asked: size of a crop.
+    """
+    for folder in run.inputs.among_photos:
+        yield (
+            f"warning: the synthetic images of {folder} lie in a folder of --real, so that they "
+            "are taken for photos too; keep the two apart"
+        )
+    crop = _size(run.config.data.crop)
+    if run.config.data.crop != asked:
+        yield f"note: crops are {crop}, for most images are no larger (data.crop: {_size(asked)})"
     parts = []
     for name, source in (("synthetic", run.synthetic), ("real", run.real)):
         parts.append(f"{len(source.images):,} {name} images")
@@ -154,9 +166,13 @@ def _sources(run: Any) -> Iterator[str]:
         if smaller.any():
             known = len(smaller)
             seen = f" of {known:,} looked at" if known < len(source.images) else ""
-            crop = "x".join(map(str, run.config.data.crop))
             yield (
                 f"note: {smaller.sum():,} {name} images{seen} are smaller than data.crop ({crop}): "
                 "enlarged"
             )
     yield f"{' and '.join(parts)}, {run.synthetic.channels} channel(s), on {run.device}"
+
+
+def _size(crop: tuple[int, int]) -> str:
+    """Height by width."""
+    return "x".join(map(str, crop))

@@ -2,6 +2,7 @@
 
 from simgan_aug.data.batches import BatchRefiner
 from simgan_aug.data.crops import Batches, Crops, tone_bank
+from simgan_aug.data.fitting import fitted
 from simgan_aug.data.inputs import Inputs
 from simgan_aug.data.listings import Origin
 from simgan_aug.data.loader import RefinedLoader
@@ -18,6 +19,7 @@ __all__ = [
     "RefinedLoader",
     "Resident",
     "Source",
+    "fitted",
     "read_real",
     "read_synthetic",
     "tone_bank",

@@ -113,6 +113,13 @@ class Inputs:
         """All places of real photos."""
         return Origin(where=self.real), *self.more_real
 
+    @property
+    def among_photos(self) -> list[Path]:
+        """Folders of synthetic images that are folders of real photos too, or lie in one."""
+        photos = [Path(each.where).resolve() for each in self.real_origins if each.kind == "folder"]
+        folders = [folder for origin in self.synthetic_origins for folder in origin.folders()]
+        return [f for f in folders if any(f.resolve().is_relative_to(each) for each in photos)]
+
     def to_builtins(self) -> dict[str, Any]:
         """Plain JSON values, paths in full; what is not used is left out, as older runs have it."""
         found: dict[str, Any] = {}

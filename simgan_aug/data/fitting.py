@@ -1,0 +1,31 @@
+"""What of the settings is told by the images themselves."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from simgan_aug.config import Data
+from simgan_aug.data.source import Source
+from simgan_aug.pixels import all_bits
+
+SMALLEST = 32
+"""Side of a crop, in px, below which images are enlarged all the same: a discriminator has to see
+something."""
+
+
+def fitted(config: Data, *sides: Source) -> Data:
+    """The settings with crops that fit into the images, and the white of those of 16 bits.
+
+    Crops are no larger than the median image of either side. What a network learns of images that
+    are enlarged is of another scale than it refines: of digits of 48 px, a student that was taught
+    on them enlarged to 64 is 3.9 grey levels from its teacher, and one that was not 2.4
+    (examples/study/RESULTS.md). White is the level of all bits that images use.
+    """
+    highest = max(side.highest for side in sides)
+    white = config.white or (all_bits(highest) if highest else 0)
+    median = np.min([np.median(side.known_sizes(), axis=0) for side in sides], axis=0)
+    room = np.maximum(SMALLEST, np.floor(median * config.scale[1])).astype(int)
+    height, width = np.minimum(config.crop, room).tolist()
+    return dataclasses.replace(config, white=white, crop=(height, width))
