@@ -33,8 +33,13 @@ QUICKEST = (0.9, 1.22)
 FROM = 1.0
 """A weight from which it grows more slowly."""
 
-SLOWLY = 1.08
-"""At one look: to 4 within 450 steps. At 1.22 one training of eleven was torn down on the way."""
+SLOWLY = (1.08, 1.12)
+"""At one look: to 4 within 450 steps; and within 325, where that would be too late. At 1.22 one
+training of eleven was torn down on the way."""
+
+TIGHT = 0.8
+"""Share of a training by which a leash that has to be tight is to be so: of ten, the two that were
+the last to be so had moved labels furthest (examples/study/RESULTS.md)."""
 
 
 def between_looks(steps: int) -> int:
@@ -66,25 +71,39 @@ class Leash:
     refine: Refine
     target: float
 
-    def turn(self, weight: float, network: nn.Module, seed: int) -> tuple[float, float | None]:
+    def turn(
+        self, weight: float, network: nn.Module, seed: int, left: float = math.inf
+    ) -> tuple[float, float | None]:
         """The weight to go on with, and the px that were measured; None: it could not be told.
 
         Args:
             weight: of contours, now.
             network: as it trains; neither its weights nor its mode are changed.
             seed: of the noise.
+            left: looks until the leash is to be tight, if it has to be.
         """
         measured = drift(self.images, self.refine(network, self.images, seed), self.boxes)
-        return (weight if measured is None else turned(weight, measured, self.target)), measured
+        if measured is None:
+            return weight, None
+        return turned(weight, measured, self.target, left), measured
 
 
-def turned(weight: float, measured: float, target: float) -> float:
+def looks_left(steps: int, of: int) -> float:
+    """Looks until a leash is to be tight, after so many adversarial steps of so many in all."""
+    return (TIGHT * of - steps) / between_looks(of)
+
+
+def turned(weight: float, measured: float, target: float, left: float = math.inf) -> float:
     """A weight that is raised where labels drift further than the target, and lowered elsewhere.
 
     Args:
         weight: now.
         measured, target: px.
+        left: looks until the weight is to be at its limit, if it has to be.
     """
-    least, most = QUICKEST if weight < FROM else (QUICKEST[0], SLOWLY)
+    least, most = QUICKEST
+    if weight >= FROM:
+        in_time = (RANGE[1] / weight) ** (1 / max(1, left))
+        most = min(SLOWLY[1], max(SLOWLY[0], in_time))
     factor = min(most, max(least, math.sqrt(measured / target)))
     return min(RANGE[1], max(RANGE[0], weight * factor))

@@ -14,7 +14,7 @@ from simgan_aug.config import Config
 from simgan_aug.data import Source
 from simgan_aug.data.handful import SIDE, take_handful, take_labelled, take_photos
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.leash import Leash, between_looks
+from simgan_aug.leash import Leash, between_looks, looks_left
 from simgan_aug.networks.contract import takes_reference
 from simgan_aug.parts import CONTOURS
 from simgan_aug.state import TrainingState
@@ -46,7 +46,7 @@ class Oversight:
         self._tone = config.tone
         paired = takes_reference(state.discriminator)
         self._watch = Watch(take_handful(synthetic, real, config, bank, paired), self._refined)
-        self._steps = config.training.steps
+        self._warmup, self._steps = config.training.warmup, config.training.steps
         # Windows lie in the middle on both sides: around labels there would be more to see.
         self._images, _ = take_labelled(synthetic, config, bank, HELD, 0)
         self._photos = take_photos(real, config, HELD)
@@ -76,7 +76,8 @@ class Oversight:
         # Images matched before the network have the tones that these seeds draw.
         seed = 0 if self._tone.match == "before" else step.number * HELD
         with at_rest(refiner):
-            weight, _ = self._leash.turn(scalars[CONTOURS], refiner, seed)
+            left = looks_left(step.number - self._warmup, self._steps)
+            weight, _ = self._leash.turn(scalars[CONTOURS], refiner, seed, left)
         if ranks.world > 1:
             own = torch.tensor([weight], dtype=torch.float64, device=self._device())
             weight = torch.stack(ranks.gather(own)).mean().item()

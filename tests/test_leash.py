@@ -12,8 +12,10 @@ from simgan_aug.leash import (
     QUICKEST,
     RANGE,
     SLOWLY,
+    TIGHT,
     Leash,
     between_looks,
+    looks_left,
     turned,
 )
 
@@ -21,9 +23,9 @@ weights = st.floats(*RANGE)
 distances = st.floats(0, 12)
 
 
-@given(weights, distances, st.floats(0.01, 10))
-def test_a_weight_never_leaves_its_range_nor_turns_too_quickly(weight, measured, target):
-    new = turned(weight, measured, target)
+@given(weights, distances, st.floats(0.01, 10), st.floats(-100, 100))
+def test_a_weight_never_leaves_its_range_nor_turns_too_quickly(weight, measured, target, left):
+    new = turned(weight, measured, target, left)
 
     assert RANGE[0] <= new <= RANGE[1]
     assert QUICKEST[0] * weight - 1e-9 <= new <= QUICKEST[1] * weight + 1e-9
@@ -34,13 +36,36 @@ def test_a_weight_is_raised_where_labels_drift_and_lowered_where_they_do_not(mea
     assert np.sign(turned(1.0, measured, 0.4) - 1.0) == sign
 
 
-@given(st.floats(FROM, RANGE[1]), distances)
-def test_a_tight_leash_is_drawn_in_slowly_and_let_out_as_ever(weight, measured):
-    new = turned(weight, measured, 0.3)
-
-    assert new <= SLOWLY * weight + 1e-9
+@given(st.floats(FROM, RANGE[1]), distances, st.floats(-100, 100))
+def test_a_tight_leash_is_drawn_in_slowly_and_let_out_as_ever(weight, measured, left):
+    assert turned(weight, measured, 0.3) <= SLOWLY[0] * weight + 1e-9
+    assert turned(weight, measured, 0.3, left) <= SLOWLY[1] * weight + 1e-9
     assert turned(weight, 0.0, 0.3) == pytest.approx(QUICKEST[0] * weight)
     assert turned(0.1, 12.0, 0.3) == pytest.approx(QUICKEST[1] * 0.1)
+
+
+def drawn_in(steps, start):
+    """The weight at each look from a share of a training on, where all labels have moved far."""
+    weights, step = [FROM], round(start * steps)
+    while step < steps:
+        weights.append(turned(weights[-1], 12.0, 0.3, looks_left(step, steps)))
+        step += between_looks(steps)
+    return np.array(weights)
+
+
+@pytest.mark.parametrize(("start", "factor"), [(0.1, SLOWLY[0]), (0.4, 1.09), (0.9, SLOWLY[1])])
+def test_a_leash_that_is_late_is_drawn_in_more_quickly(start, factor):
+    weights = drawn_in(1000, start)
+
+    assert weights[1] == pytest.approx(factor, abs=0.01)
+
+
+@pytest.mark.parametrize("steps", [100, 1000, 4000])
+def test_a_leash_that_begins_in_time_is_tight_in_time(steps):
+    weights = drawn_in(steps, 0.45)
+
+    looks = round((TIGHT - 0.45) * steps / between_looks(steps))
+    assert weights[looks] == pytest.approx(RANGE[1])
 
 
 def blob(shift=0):
