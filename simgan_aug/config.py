@@ -116,8 +116,8 @@ class Data:
     """1 (grey) or 3 (RGB), images of the other kind are converted; 0: what all images are, else an
     error."""
     crop: tuple[int, int] = (64, 64)
-    """Height and width of a training crop, in px; at most the median image of either side, but 32
-    at least. Smaller images are enlarged to it."""
+    """Height and width of a training crop, in px; each is shortened to that of the median image of
+    the smaller side, though not below 32. Smaller images are enlarged to it."""
     scale: tuple[float, float] = (1.0, 1.0)
     """Each crop is resized by a factor drawn from this range, on both sides."""
     white: int = 0

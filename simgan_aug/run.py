@@ -105,6 +105,9 @@ class Run:
             inputs.real_origins, config.data, self.synthetic, inputs.real_weights
         )
         fitted = data.fitted(config.data, self.synthetic, self.real)
+        if resume:  # as it was begun, which may have been by an earlier version: so is its history
+            height, width = read_info(out)["config"]["data"]["crop"]
+            fitted = dataclasses.replace(fitted, crop=(height, width))
         self.config = dataclasses.replace(self.config, data=fitted)
         self.bank = data.tone_bank(self.real, config.tone.photos, seed, self.config.data.white)
         self.state = self._start()

@@ -56,11 +56,26 @@ def test_a_crop_never_grows_and_shrinks_no_further_than_it_has_to(synthetic, rea
     assert fitted(made, source(*synthetic), source(*real)) == made
 
 
-def test_images_that_are_to_be_enlarged_by_a_scale_hold_as_much_more():
+@pytest.mark.parametrize(
+    ("scale", "side"), [((1.0, 1.2), 48), ((0.5, 2.0), 48), ((1.2, 2.0), 57), ((2.0, 2.0), 64)]
+)
+def test_images_hold_as_much_more_as_they_are_to_be_enlarged_at_least(scale, side):
     small = source((48, 48))
 
-    assert fitted(Data(scale=(1.0, 1.2)), small, small).crop == (57, 57)
-    assert fitted(Data(scale=(2.0, 2.0)), small, small).crop == (64, 64)
+    assert fitted(Data(scale=scale), small, small).crop == (side, side)
+
+
+def test_a_run_goes_on_with_the_crops_that_it_was_begun_with(folders, capsys, monkeypatch):
+    run = [*folders, "--synthetic", "renders", "--real", "photos"]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("simgan_aug.data.fitted", lambda config, *sides: config)
+        assert main(run) == 0
+    assert read_info(Path("run"))["config"]["data"]["crop"] == [64, 64]
+
+    assert main(["train", "--resume", "--steps", "3", "--device", "cpu", "--out", "run"]) == 0
+
+    assert read_info(Path("run"))["config"]["data"]["crop"] == [64, 64]
+    assert "smaller than data.crop (64x64): enlarged" in capsys.readouterr().err
 
 
 def test_white_is_all_bits_that_either_side_uses_unless_it_is_said():
@@ -90,7 +105,7 @@ def test_train_says_how_large_crops_are_and_keeps_that_for_a_resumed_run(folders
     assert main([*folders, "--synthetic", "renders", "--real", "photos"]) == 0
 
     said = capsys.readouterr().err
-    assert "note: crops are 36x44, for most images are no larger (data.crop: 64x64)" in said
+    assert "note: crops are 36x44, the median image of a side (data.crop: 64x64)" in said
     assert "smaller than data.crop" not in said
     assert main(["train", "--resume", "--steps", "2", "--device", "cpu", "--out", "run"]) == 0
     assert "crops are" not in capsys.readouterr().err
@@ -98,9 +113,20 @@ def test_train_says_how_large_crops_are_and_keeps_that_for_a_resumed_run(folders
 
 
 @pytest.mark.parametrize(
-    ("synthetic", "warned"), [("renders", False), ("photos/renders", True), ("photos", True)]
+    ("synthetic", "real", "both"),
+    [
+        ("renders", "photos", None),
+        ("photos/renders", "photos", "photos/renders"),
+        ("photos", "photos", "photos"),
+        ("photos", "photos/renders", "photos/renders"),
+        ("renders/0.png", "photos", None),
+    ],
 )
-def test_renders_that_are_taken_for_photos_are_warned_of(folders, capsys, synthetic, warned):
-    assert main([*folders, "--synthetic", synthetic, "--real", "photos"]) == 0
+def test_images_that_are_taken_for_both_sides_are_warned_of(folders, capsys, synthetic, real, both):
+    assert main([*folders, "--synthetic", synthetic, "--real", real]) == 0
 
-    assert ("taken for photos" in capsys.readouterr().err) == warned
+    said = capsys.readouterr().err
+    assert (f"the images of {both} are taken for synthetic ones and for photos" in said) == (
+        both is not None
+    )
+    assert said.count("taken for") == (both is not None)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from simgan_aug.errors import ConfigError
 from simgan_aug.networks import (
@@ -323,24 +324,33 @@ def test_every_pixel_goes_through_the_same_map(factor):
     assert torch.allclose(inside, expected[..., :-1, :-1], atol=1e-5)
 
 
+@pytest.mark.parametrize("form", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("factor", [2, 4])
-def test_a_map_by_rows_of_a_block_is_the_map_by_blocks_in_values_and_gradients(monkeypatch, factor):
+def test_a_map_by_rows_of_a_block_is_the_map_by_blocks_in_values_and_gradients(
+    monkeypatch, factor, form
+):
     torch.manual_seed(0)
     pixels = unshuffle.PixelMap(4, 3, 8, 6, factor)
     with torch.no_grad():
         pixels.drawn.weight.normal_()
-    folded, around = torch.randn(2, 4 * factor**2, 5, 7), torch.randn(2, 8, 5, 7)
+    folded = torch.randn(2, 4 * factor**2, 5, 7).contiguous(memory_format=form)
+    around = torch.randn(2, 8, 5, 7).contiguous(memory_format=form)
 
     def made():
         pixels.zero_grad()
-        drawn = pixels(folded, around)
+        with FlopCounterMode(display=False) as counter:
+            drawn = pixels(folded, around)
         drawn.square().mean().backward()
-        return [drawn, *(weight.grad.clone() for weight in pixels.parameters())]
+        gradients = [weight.grad.clone() for weight in pixels.parameters()]
+        return counter.get_total_flops(), [drawn, *gradients]
 
-    by_rows = made()
+    few, by_rows = made()
     monkeypatch.setattr(unshuffle, "is_traced", lambda: True)
+    many, by_blocks = made()
 
-    assert all(map(torch.allclose, by_rows, made(), [1e-4] * 5, [1e-5] * 5))
+    assert few < many
+    assert len(by_rows) == 5
+    assert all(map(torch.allclose, by_rows, by_blocks, [1e-4] * 5, [1e-5] * 5))
 
 
 def test_what_lies_around_a_pixel_shifts_its_map():

@@ -546,6 +546,25 @@ def test_the_weight_of_contours_follows_what_is_measured_and_outlives_a_resume(
     assert weights[3:] == again
 
 
+def test_the_leash_is_told_how_many_looks_are_left_of_the_game(inputs, tmp_path, monkeypatch):
+    told = []
+
+    def turn(leash, weight, network, seed, left):
+        told.append(left)
+        return weight, None
+
+    monkeypatch.setattr("simgan_aug.leash.Leash.turn", turn)
+    held = dataclasses.replace(
+        SMALL,
+        regularization=Regularization(contours=0.5, drift=0.4),
+        training=dataclasses.replace(SMALL.training, discriminator_warmup=2, steps=5),
+    )
+
+    list(Run(held, inputs, tmp_path / "out").steps())
+
+    assert told == pytest.approx([3, 2, 1, 0, -1])
+
+
 def test_a_weight_of_contours_without_a_target_stays(inputs, tmp_path):
     fixed = dataclasses.replace(SMALL, regularization=Regularization(contours=0.3, drift=0))
 

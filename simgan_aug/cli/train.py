@@ -146,14 +146,14 @@ def _sources(run: Any, asked: tuple[int, int]) -> Iterator[str]:
     Args:
         asked: size of a crop.
     """
-    for folder in run.inputs.among_photos:
+    for folder in run.inputs.taken_for_both:
         yield (
-            f"warning: the synthetic images of {folder} lie in a folder of --real, so that they "
-            "are taken for photos too; keep the two apart"
+            f"warning: the images of {folder} are taken for synthetic ones and for photos too: "
+            "keep --synthetic and --real apart"
         )
     crop = _size(run.config.data.crop)
     if run.config.data.crop != asked:
-        yield f"note: crops are {crop}, for most images are no larger (data.crop: {_size(asked)})"
+        yield f"note: crops are {crop}, the median image of a side (data.crop: {_size(asked)})"
     parts = []
     for name, source in (("synthetic", run.synthetic), ("real", run.real)):
         parts.append(f"{len(source.images):,} {name} images")

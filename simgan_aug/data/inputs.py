@@ -114,11 +114,13 @@ class Inputs:
         return Origin(where=self.real), *self.more_real
 
     @property
-    def among_photos(self) -> list[Path]:
-        """Folders of synthetic images that are folders of real photos too, or lie in one."""
-        photos = [Path(each.where).resolve() for each in self.real_origins if each.kind == "folder"]
-        folders = [folder for origin in self.synthetic_origins for folder in origin.folders()]
-        return [f for f in folders if any(f.resolve().is_relative_to(each) for each in photos)]
+    def taken_for_both(self) -> list[Path]:
+        """Folders whose images are drawn as synthetic ones and as real ones; not of patterns."""
+        photos = [Path(each.where) for each in self.real_origins if each.kind == "folder"]
+        renders = [folder for each in self.synthetic_origins for folder in each.image_folders()]
+        whole = [Path(each.where) for each in self.synthetic_origins if each.kind == "folder"]
+        inner = [f for f in renders + whole if _lies_in(f, photos)]
+        return inner or [f for f in photos if _lies_in(f, whole)]
 
     def to_builtins(self) -> dict[str, Any]:
         """Plain JSON values, paths in full; what is not used is left out, as older runs have it."""
@@ -146,6 +148,10 @@ class Inputs:
             else:
                 found[name] = value
         return cls(**found)
+
+
+def _lies_in(folder: Path, others: Sequence[Path]) -> bool:
+    return any(folder.resolve().is_relative_to(other.resolve()) for other in others)
 
 
 def _plain(value: Origin | float) -> Any:
