@@ -116,11 +116,13 @@ class Inputs:
     @property
     def taken_for_both(self) -> list[Path]:
         """Folders whose images are drawn as synthetic ones and as real ones; not of patterns."""
-        photos = [Path(each.where) for each in self.real_origins if each.kind == "folder"]
-        renders = [folder for each in self.synthetic_origins for folder in each.image_folders()]
-        whole = [Path(each.where) for each in self.synthetic_origins if each.kind == "folder"]
-        inner = [f for f in renders + whole if _lies_in(f, photos)]
-        return inner or [f for f in photos if _lies_in(f, whole)]
+        photos, whole = (
+            [Path(each.where) for each in side if each.kind == "folder"]
+            for side in (self.real_origins, self.synthetic_origins)
+        )
+        listed = [folder for each in self.synthetic_origins for folder in each.image_folders()]
+        among = [folder for folder in listed + whole if _lies_in(folder, photos)]
+        return among or [folder for folder in photos if _lies_in(folder, whole)]
 
     def to_builtins(self) -> dict[str, Any]:
         """Plain JSON values, paths in full; what is not used is left out, as older runs have it."""
