@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from simgan_aug.alarms import Alarm, Watch, check_likeness, watch
+from simgan_aug.alarms import Alarm, Watch, check_growth, check_likeness, watch
 from simgan_aug.alarms.watch import at_rest
 from simgan_aug.config import Config
 from simgan_aug.data import Source
@@ -50,10 +50,11 @@ class Oversight:
         # Windows lie in the middle on both sides: around labels there would be more to see.
         self._images, _ = take_labelled(synthetic, config, bank, HELD, 0)
         self._photos = take_photos(real, config, HELD)
+        self._labelled, self._boxes = take_labelled(synthetic, config, bank, HELD, 2)
         self._leash, self._every = None, between_looks(self._steps)
         target = config.regularization.drift
         if target and config.regularization.contours:
-            images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
+            images, boxes = self._labelled, self._boxes
             # What tone an image would take cannot be told from a window of it.
             whole = all(max(image.shape) < SIDE for image in images)
             refine = functools.partial(self._refined, toned=whole)
@@ -66,6 +67,8 @@ class Oversight:
             kept = self._state.kept
             with at_rest(kept):
                 found += check_likeness(self._refined(kept, self._images), self._photos)
+                made = self._refined(kept, self._labelled)
+                found += check_growth(self._labelled, made, self._boxes)
         return found
 
     def hold_labels(self, step: Step) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import nn
 
 from simgan_aug import plugins
-from simgan_aug.alarms import check, check_likeness, measures
+from simgan_aug.alarms import check, check_growth, check_likeness, measures
 from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
 from simgan_aug.data import Source, read_real, read_synthetic
 from simgan_aug.data.handful import COUNT, SIDE, take_handful, take_labelled, take_photos
@@ -41,6 +41,7 @@ NAMES = {
 
 
 UNLIKE = "unlike the photos"  # of which nothing is said before a game is over
+LARGER = "labels grow"  # nor of this
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +120,8 @@ HEALTHY = {
         photos,
     ),
 }
+
+LOOKS = HEALTHY | {"a negative": lambda images, photos: 1 - images}
 
 FAULTY = {
     "nothing": ("refiner changes nothing", lambda images, photos: images + 0.3 / 255),
@@ -295,6 +298,32 @@ def test_a_message_of_likeness_names_settings_that_there_are():
     named = re.findall(r"(\w+)\.([a-z]\w+)", alarm.message)
     assert len(named) == 3
     assert all(is_setting(*each) for each in named)
+
+
+@pytest.mark.parametrize("change", sorted({*HEALTHY} - {"the histogram of a photo"}))
+def test_labels_have_not_grown_by_a_strong_change_of_appearance(hands, change):
+    images, photos, boxes = hands
+
+    assert check_growth(images, changed(HEALTHY[change], images, photos), boxes) == []
+
+
+@pytest.mark.parametrize("change", ["a camera", "a negative"])
+def test_labels_that_look_larger_than_their_boxes_are_told(hands, change):
+    images, photos, boxes = hands
+    larger = each(lambda image: cv2.erode(image, np.ones((15, 15))))(images, photos)  # dark hands
+
+    (alarm,) = check_growth(images, changed(LOOKS[change], larger, photos), boxes)
+
+    assert alarm.name == LARGER
+    assert alarm.value > alarm.limit
+    assert "of 16 labels" in alarm.message
+    assert is_setting("regularization", "labels")
+
+
+def test_of_images_without_labels_no_growth_is_told(hands):
+    images, _, _ = hands
+
+    assert check_growth(images, images / 2, [[]] * len(images)) == []
 
 
 def test_nobody_has_won_before_the_game_has_settled(hands):
@@ -505,8 +534,27 @@ class Faulty(nn.Module):
             "labels drift": images.roll(2, dims=3),
             "checkerboard": images + ((rows + columns) % 2 * 2 - 1) * 0.03,
             "collapsed to one texture": images + self.grain[:, :height, :width],
+            LARGER: -nn.functional.max_pool2d(-images, 15, 1, 7),  # dark hands on a light backdrop
         }[self.fault]
         return refined + self.idle
+
+
+@pytest.mark.usefixtures("often")
+def test_a_refiner_whose_labels_grow_is_found_out_when_its_game_is_over(tmp_path, monkeypatch):
+    part = plugins.RegisteredPart(Faulty, "builtin")
+    monkeypatch.setitem(plugins.registry().parts["refiner"], "faulty", part)
+    refiner = Part(name="faulty", options={"fault": LARGER})
+    training = dataclasses.replace(SMALL.training, refiner_rate=1e-9)
+
+    run = Run(
+        dataclasses.replace(SMALL, refiner=refiner, training=training),
+        INPUTS,
+        tmp_path / "out",
+        device="cpu",
+    )
+    rang = [LARGER in names(run.alarms) for _ in run.steps()]
+
+    assert rang == [False] * (len(rang) - 1) + [True]
 
 
 @pytest.mark.usefixtures("often")

@@ -1,4 +1,4 @@
-"""The eight alarms: a measure, its limit, and what to turn.
+"""The nine alarms: a measure, its limit, and what to turn.
 
 The limits were set on 12 handfuls of the shipped hands and 6 of COCO photos, of up to 16 images:
 "healthy" below means a tone curve, a colour cast, contrast at 0.3, noise of 12 and 25 grey levels,
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from simgan_aug.alarms import measures
 from simgan_aug.alarms.measures import Array, Box
+from simgan_aug.growth import MOST_GROWN, grown
 
 SATURATED = "discriminator saturated"
 
@@ -61,7 +62,7 @@ class Alarm:
     """Something that has gone wrong."""
 
     name: str
-    """Such as "labels drift"; there are eight of them, see `check`."""
+    """Such as "labels drift"; there are nine of them, see `check`."""
     value: float
     """What was measured."""
     limit: float
@@ -82,8 +83,8 @@ def check(
     """What is wrong with a refiner, as far as a handful of images can tell.
 
     "refiner changes nothing", "discriminator saturated", "collapsed to one texture",
-    "checkerboard", "colours inverted", "labels drift", "student lags behind"; the eighth, "unlike
-    the photos", takes more images: `check_likeness`.
+    "checkerboard", "colours inverted", "labels drift", "student lags behind"; two take more images,
+    "unlike the photos" and "labels grow": `check_likeness`, `check_growth`.
 
     Args:
         before, after: (H, W, C) float32 in [0, 1] each, of any sizes, alike before and after.
@@ -127,6 +128,27 @@ def check_likeness(after: Sequence[Array], real: Sequence[Array]) -> list[Alarm]
         "change (regularization.labels). A gap of shape stays, since labels are held"
     )
     return [Alarm("unlike the photos", value, MOST_UNLIKENESS, message)]
+
+
+def check_growth(
+    before: Sequence[Array], after: Sequence[Array], boxes: Sequence[Sequence[Box]]
+) -> list[Alarm]:
+    """Whether labels look larger than their boxes when a game is over.
+
+    Args:
+        before, after, boxes: as in `check`; of many images, and of all labels that a box has to be
+            told from.
+    """
+    found = grown(before, after, boxes)
+    if not found.is_much:
+        return []
+    message = (
+        f"{found} labels look to reach beyond their boxes: what is on the photos is larger or "
+        "thicker, or has a shadow. Look at the samples: a classifier may gain by it, but a "
+        "detector learns boxes that are too small. Render such objects larger, or hold what is "
+        "outside of labels more (regularization.labels with background above 1)"
+    )
+    return [Alarm("labels grow", found.share, MOST_GROWN, message)]
 
 
 def _unchanged(before: Sequence[Array], after: Sequence[Array]) -> Alarm | None:

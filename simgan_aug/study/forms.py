@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from simgan_aug import growth
 from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.errors import DataError, ImageError
+from simgan_aug.growth import Grown
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.study import canvas
@@ -141,7 +143,7 @@ def drift(split: Split, form: Array) -> Drift:
     picture is not to be found any more counts as moved by `REACH`.
     """
     shifts, count = [], 0
-    for row in np.arange(0, len(split), -(-len(split) // DRIFT_SAMPLE)):
+    for row in _looked_at(split):
         before, after = structure(split.images[row]), structure(form[row])
         region = split.views[row].region
         scale = canvas.frame(region, split.size)[2] / region[2]
@@ -152,6 +154,23 @@ def drift(split: Split, form: Array) -> Drift:
                 moved = place.distance if place.is_found else float(REACH)
                 shifts.append(moved / scale if moved > RESOLVED else 0.0)
     return Drift(float(np.percentile(shifts, 95)) if shifts else None, len(shifts), count)
+
+
+def grown(split: Split, form: Array) -> Grown:
+    """How many labels of some canvases look to reach beyond their boxes since."""
+    rows = _looked_at(split)
+    kept = split.rows(rows)
+    boxes = []
+    for view, labels in zip(kept.views, kept.labels, strict=True):
+        left, top, _, _ = canvas.frame(view.region, split.size)
+        some = [label.box for label in labels if label.box is not None]
+        boxes.append([(x - left, y - top, width, height) for x, y, width, height in some])
+    return growth.grown(kept.pictures(kept.images), kept.pictures(form[rows]), boxes)
+
+
+def _looked_at(split: Split) -> Array:
+    """The canvases whose labels are held against those of before."""
+    return np.arange(0, len(split), -(-len(split) // DRIFT_SAMPLE))
 
 
 def _refined(

@@ -19,7 +19,7 @@ INFO, CELLS = "study.json", "cells.jsonl"
 
 Cell = dict[str, Any]
 """{"arm", "seed", "values": {augmentation: [a value for each test image]}, "drift", "located",
-"seconds"}."""
+"grown", "seconds"}."""
 
 
 class Journal:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from simgan_aug.growth import Grown
 from simgan_aug.study.arms import ORACLE, REFINERS, Arm
 from simgan_aug.study.gains import Gain, chosen, gain, gain_over_best
 from simgan_aug.study.journal import Cell
@@ -32,6 +33,9 @@ class Row:
     """95th percentile of the px that labels have moved, the worst seed; None: not measured."""
     located: str
     """Of how many labels that is told, the seed with the fewest: "12 of 40"."""
+    grown: Grown | None
+    """Labels that look to reach beyond their boxes, the seed with the largest share; None: not
+    measured."""
     picked: Mapping[str, int]
     """How often each augmentation was chosen, over seeds and halves."""
 
@@ -82,6 +86,7 @@ def summarise(
         known = [each for each in drifts if each is not None]
         seen = [tuple(each) for c in own_cells if (each := c.get("located"))]
         located = "{} of {}".format(*min(seen)) if seen else ""
+        grown = [Grown(*each) for c in own_cells if (each := c.get("grown"))]
         rows.append(
             Row(
                 arm,
@@ -90,6 +95,7 @@ def summarise(
                 gain_over_best(own, baselines, groups)[1] if held else None,
                 max(known, default=None),
                 located,
+                max(grown, key=lambda each: each.share, default=None),
                 picked[arm.name],
             )
         )
@@ -108,8 +114,8 @@ def _verdicts(
     if "raw" not in values:
         return ()
     oracle = next((row.arm.name for row in rows if row.arm.kind == ORACLE), None)
-    drifts = {row.arm.name: row.drift for row in rows}
+    found = {row.arm.name: row for row in rows}
     return tuple(
-        verdict(name, values, baselines, groups, oracle, drifts[name])
+        verdict(name, values, baselines, groups, oracle, found[name].drift, found[name].grown)
         for name in judged([row.arm for row in rows])
     )

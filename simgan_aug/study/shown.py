@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from simgan_aug.growth import GROWN
 from simgan_aug.report.charts import line, nice_ticks, text
 from simgan_aug.report.markup import Markup, element, number
 from simgan_aug.study.arms import Arm
@@ -39,7 +40,7 @@ def table(results: Results, metric: str, notes: Sequence[str]) -> str:
     """
     head = (
         "arm", metric, "by seed", "over raw", "over the best baseline", "drift p95, px (labels)",
-        "augmentation chosen",
+        "grown", "augmentation chosen",
     )  # fmt: skip
     lines = ["# Did refining help?", ""]
     lines += [f"**{each.arm}**: {each}.\n" for each in results.verdicts]
@@ -75,6 +76,9 @@ def _limits(arms: Sequence[Arm]) -> list[str]:
         "drift: how far pictures under labels have moved, in px of the files, and how many labels "
         "could be located. It is found on the probe's images, of whose px less than a quarter "
         "counts as 0. No gain counts where labels no longer fit.",
+        "grown: how many labels look to reach beyond their boxes, of how many that can be told: "
+        f"{GROWN:g} px of the probe's images or more along a side have taken the object's colours. "
+        "Shadows count too; photos of streets hide some of it.",
     ]
     fixed = [
         arm.name
@@ -164,6 +168,7 @@ def _row(row: Row) -> list[str]:
         "" if row.over_raw is None else said(row.over_raw),
         "" if row.over_best is None else said(row.over_best),
         _drift(row),
+        "" if row.grown is None else str(row.grown),
         chosen,
     ]
 

@@ -189,6 +189,7 @@ class Study:
         if arm.kind not in PLAIN:
             moved = forms.drift(material.synthetic, made[0])
             cell |= {"drift": moved.px, "located": [moved.located, moved.labels]}
+            cell["grown"] = forms.grown(material.synthetic, made[0])
         cell["seconds"] = round(time.monotonic() - began, 1)
         return cell
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from simgan_aug.audit import Limits
+from simgan_aug.growth import Grown
 from simgan_aug.study.gains import Gain, gain, gain_over_best
 
 Array = np.ndarray[Any, Any]
@@ -32,6 +33,8 @@ class Verdict:
     """Share of the gap between raw and oracle; None: no oracle, or no gap to be told."""
     moved: float | None
     """Px that labels have moved (95th percentile), if that is beyond the audit's limit."""
+    grown: Grown | None
+    """Labels that look to reach beyond their boxes, if they are many."""
 
     def __str__(self) -> str:
         """The line."""
@@ -43,6 +46,11 @@ class Verdict:
                 f"; BUT labels have moved (p95 {self.moved:.1f} px): a gain with labels that no "
                 "longer fit is none, see simgan-aug audit"
             )
+        if self.grown is not None:
+            line += (
+                f"; BUT {self.grown.share:.0%} of labels look larger than their boxes: no gain for "
+                "a detector, look at the pictures"
+            )
         return line
 
 
@@ -53,6 +61,7 @@ def verdict(
     groups: Array,
     oracle: str | None = None,
     drift: float | None = None,
+    grown: Grown | None = None,
 ) -> Verdict:
     """Hold an arm against the best of the baselines.
 
@@ -63,6 +72,7 @@ def verdict(
         groups: as in `gains.gain`.
         oracle: name of what was trained on real labels.
         drift: 95th percentile of the px that labels have moved.
+        grown: labels that look to reach beyond their boxes.
     """
     best, over = gain_over_best(values[arm], {name: values[name] for name in baselines}, groups)
     word = HELPED if over.low > 0 else HURT if over.high < 0 else NOTHING
@@ -73,7 +83,8 @@ def verdict(
         if gap.low > 0:
             closed = gain(values[arm], values["raw"], groups).value / gap.value
     moved = drift if drift is not None and drift > Limits().displacement else None
-    return Verdict(arm, word, best, over, closed, moved)
+    larger = grown if grown is not None and grown.is_much else None
+    return Verdict(arm, word, best, over, closed, moved, larger)
 
 
 def said(found: Gain) -> str:

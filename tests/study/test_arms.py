@@ -269,6 +269,36 @@ def test_drift_is_in_px_of_the_files(split):
     assert moved.px == pytest.approx(12, abs=1.2)
 
 
+def grown_on(split, count):
+    """Shapes of the first canvases painted on above and below, as far as there is room."""
+    made = split.images.copy()
+    for row, (label,) in enumerate(split.labels[:count]):
+        x, y, width, height = (round(side) for side in label.box)
+        colour = made[row, y + height // 2, x + 2]
+        made[row, max(0, y - 6) : y, x : x + width] = colour
+        made[row, y + height : y + height + 6, x : x + width] = colour
+    return made
+
+
+def test_labels_that_look_larger_than_their_boxes_are_counted(split):
+    grown, told = forms.grown(split, grown_on(split, 15))
+
+    assert forms.grown(split, split.images) == (0, told)
+    assert 15 <= told <= 20
+    assert 12 <= grown <= 15  # in the middle of an image there is no room for 4 px
+
+
+def test_labels_are_looked_at_where_they_lie_on_a_canvas_with_bars(split):
+    def barred(images):
+        return np.pad(images, ((0, 0), (16, 16), (0, 0), (0, 0)), constant_values=114)
+
+    lower = tuple((each._replace(box=np.add(each.box, (0, 16, 0, 0))),) for (each,) in split.labels)
+    tall = dataclasses.replace(split, images=barred(split.images), labels=lower)
+    made = grown_on(split, 15)
+
+    assert forms.grown(tall, barred(made)) == forms.grown(split, made)
+
+
 COPY = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2], dirs_exist_ok=True)"
 
 

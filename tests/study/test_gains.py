@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from simgan_aug.growth import Grown
 from simgan_aug.study import HELPED, HURT, NOTHING, UNTOLD, gain, gain_over_best, verdict
 from simgan_aug.study.gains import chosen, halved, student
 
@@ -101,6 +102,18 @@ def test_a_gain_with_labels_that_have_moved_says_so():
 
     assert "labels have moved (p95 4.2 px)" in str(moved)
     assert "moved" not in str(still)
+
+
+@pytest.mark.parametrize(
+    ("grown", "said"), [((30, 100), "30% of labels"), ((20, 100), ""), ((4, 4), ""), ((0, 0), "")]
+)
+def test_a_gain_with_labels_that_look_larger_than_their_boxes_says_so(grown, said):
+    values = scores(np.random.default_rng(0), {"raw": 0.45, "default": 0.75})
+
+    found = str(verdict("default", values, ["raw"], np.arange(200), grown=Grown(*grown)))
+
+    assert ("look larger than their boxes" in found) == bool(said)
+    assert said in found
 
 
 def test_a_verdict_says_how_much_of_the_gap_to_the_oracle_is_closed():
