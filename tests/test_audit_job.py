@@ -130,7 +130,7 @@ def test_every_image_has_one_line_and_every_label_its_numbers(data, job):
         assert (line["width"], line["height"], line["appeared"]) == (96, 72, [])
         assert [label["id"] for label in line["labels"]] == [2 * number + 1, 2 * number + 2]
         for label in line["labels"]:
-            assert {*MEASURES, "id", "category", "bbox", "match", "failures"} == {*label}
+            assert {*MEASURES, "id", "category", "bbox", "match", "growth", "failures"} == {*label}
             assert ("displacement" in label["failures"]) == (line["image"] in MOVED)
 
 
@@ -139,7 +139,7 @@ def test_the_result_has_the_form_that_is_documented(data, job):
 
     said = result(data)
     counts = {"images": 6, "failed": 0, "labels": 12, "rejected": 4, "unmeasurable": 0}
-    assert said["counts"] == counts | {"appeared": 0, "refused": 0}
+    assert said["counts"] == counts | {"grown": 0, "grown_of": 0, "appeared": 0, "refused": 0}
     assert said["version"] == 1
     assert said["annotations"] == [str(data / "ann.json")]
     assert (said["images"], said["refined"]) == (str(data / "images"), str(data / "refined"))
@@ -635,6 +635,30 @@ def test_a_users_mistake_is_a_line_or_two_and_exit_code_2(data, capsys, message,
     assert len(printed.strip().splitlines()) <= 2 + printed.startswith("Usage") * 2
     assert (data / "ann.json").read_bytes() == before
     assert not list(data.glob("audit.json*"))
+
+
+@pytest.mark.parametrize("strokes", [0, 9])
+def test_labels_that_look_larger_than_their_boxes_are_told_by_line_and_exit_code(
+    data, capsys, strokes
+):
+    for number, name in enumerate(NAMES):
+        pixels = np.random.default_rng(number).integers(30, 50, (72, 96, 3), np.uint8)
+        pixels[16:48, 20:52] = scene(number, (32, 32)) // 4 + 150
+        save(data / "images" / name, pixels)
+        refined = relit(pixels)
+        refined[16 - strokes : 16, 24:48] = 105  # the hand is 80 to 130, its edges stay
+        save(data / "refined" / name, refined)
+    hands = [labels_of(number)[0] for number in range(COUNT)]
+    write_coco(data / "ann.json", NAMES, [hand | {"segmentation": []} for hand in hands])
+
+    code = main(command())
+
+    printed = capsys.readouterr().out
+    counts = result(data)["counts"]
+    assert (counts["rejected"], counts["appeared"]) == (0, 0)  # nothing else sees it
+    assert (counts["grown"], counts["grown_of"]) == (COUNT if strokes else 0, COUNT)
+    assert code == (3 if strokes else 0)
+    assert ("look larger than their boxes" in printed) == bool(strokes)
 
 
 def test_an_audit_of_no_labels_says_so(data, capsys):

@@ -4,8 +4,8 @@
 
 Labels of a COCO file are painted on beyond their outlines, by so many px, in the colours that they
 have along them; or nothing is. On top comes a change of appearance that adds nothing. Printed: of
-how many `simgan_aug.growth` can tell, and how many of these look to reach beyond their boxes by 4
-px or more.
+how many `simgan_aug.audit.growth` can tell, and how many of these look to reach beyond their boxes
+by 4 px or more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import cv2
 import numpy as np
 from audit import Planted, blended, changes, labels
 
-from simgan_aug.growth import GROWN, growth
+from simgan_aug.audit.growth import GROWN, growth
+from simgan_aug.audit.pair import Pair, View
 from simgan_aug.imagefile import read_image
 
 Array = np.ndarray[Any, Any]
@@ -52,11 +53,12 @@ def main() -> None:
         if not at.mask.any():
             continue
         for look, change in looks.items():
-            found.setdefault(f"not grown, {look}", []).append(growth(image, change(image), at.box))
+            pair = Pair(View(image), View(change(image)))
+            found.setdefault(f"not grown, {look}", []).append(growth(pair, at.box))
         for px in (4, 8, 12):
             look = draw.choice(list(looks))
-            new = looks[look](painted_on(image, at, px))
-            found.setdefault(f"grown by {px} px", []).append(growth(image, new, at.box))
+            pair = Pair(View(image), View(looks[look](painted_on(image, at, px))))
+            found.setdefault(f"grown by {px} px", []).append(growth(pair, at.box))
     print("| what was done | labels | can be told | of these, grown |\n|---|---|---|---|")
     for name, every in found.items():
         told = np.array([px for px in every if px is not None])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from simgan_aug.alarms import measures
 from simgan_aug.alarms.measures import Array, Box
-from simgan_aug.growth import MOST_GROWN, grown
+from simgan_aug.audit.growth import MOST_GROWN, grown
 
 SATURATED = "discriminator saturated"
 

@@ -7,9 +7,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from simgan_aug.audit import measures
 from simgan_aug.audit.appeared import appeared
+from simgan_aug.audit.growth import growths
 from simgan_aug.audit.limits import Limits, fails
 from simgan_aug.audit.pair import Pair, View
 from simgan_aug.coco import Annotation, Id
@@ -56,6 +58,9 @@ class LabelAudit(msgspec.Struct, frozen=True, kw_only=True):
     """Contrast left, as a share of what became of the image's."""
     colour: float | None = None
     """8-bit levels that its chroma is off the image's best colour map."""
+    growth: float | None = None
+    """Px that it looks to reach beyond its box. No label fails by it: only of many labels is it
+    sure enough (`simgan_aug.audit.growth`)."""
     failures: list[str] = []
     """Measures beyond their limits; "displacement" also where the picture was there, and is not to
     be found any more."""
@@ -119,6 +124,8 @@ def audit(
         taken[measures.window(box, pair.size, MARGIN)] = True
         name = _name(annotation, categories or {})
         labels.append(_label(pair, annotation, mask, box, name, limits))
+    reach = growths(pair, [label.bbox for label in labels])
+    labels = [replace(label, growth=px) for label, px in zip(labels, reach, strict=True)]
     places = [
         {"bbox": list(place.bbox), "score": place.score}
         for place in appeared(pair, taken, limits.appeared)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from simgan_aug.audit.growth import Grown
 from simgan_aug.audit.image import ImageAudit, LabelAudit
 from simgan_aug.audit.limits import LOW_IS_BAD, MEASURES, Limits
 from simgan_aug.displacement import REACH
@@ -39,10 +40,14 @@ class Totals:
         self.refused = 0
         """Images that a gate refuses."""
         self._refused: dict[str, list[str]] = {}
+        self.grown = Grown(0, 0)
+        """Labels that look to reach beyond their boxes."""
 
     def add(self, name: str, found: ImageAudit) -> None:
         """Count an image."""
         self.images += 1
+        more = Grown.of(label.growth for label in found.labels)
+        self.grown = Grown(self.grown.number + more.number, self.grown.told + more.told)
         for number, label in enumerate(found.labels):
             self._tallies.setdefault(label.category, _Tally()).add(label)
             entry = {"image": name, **msgspec.to_builtins(label)}
@@ -69,6 +74,8 @@ class Totals:
                 "labels": overall.labels,
                 "rejected": overall.rejected,
                 "unmeasurable": overall.unmeasurable,
+                "grown": self.grown.number,
+                "grown_of": self.grown.told,
                 "appeared": self.appeared,
                 "refused": self.refused,
             },

@@ -33,7 +33,8 @@ def audit(
 
     Measured of each label: displacement of its box, of its parts and its keypoints (px); edges
     along its outline; content, contrast and colour beyond a change of light; and what has appeared
-    beside labels. The same command after an interruption goes on.
+    beside labels. Of all labels together: whether they look larger than their boxes. The same
+    command after an interruption goes on.
 
     Exit codes: 0 all pass; 3 some label or image does not, or could not be audited; 1 the work
     failed; 2 a mistake that you can mend; 130 interrupted.
@@ -54,9 +55,15 @@ def audit(
         raise
     summary = job.summary()
     _show(summary)
+    if job.totals.grown.is_much:
+        click.echo(
+            f"{job.totals.grown} labels that this can be told of look larger than their boxes: "
+            "look at the pictures; a detector would learn boxes that are too small"
+        )
     click.echo(f"audit: {job.out}; every label: {job.lines}")
     counts = summary["counts"]
-    return 3 if any(counts[name] for name in ("rejected", "failed", "appeared", "refused")) else 0
+    failed = any(counts[name] for name in ("rejected", "failed", "appeared", "refused"))
+    return 3 if failed or job.totals.grown.is_much else 0
 
 
 def _show(summary: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from simgan_aug.audit.growth import Grown
 from simgan_aug.errors import DataError
 from simgan_aug.imagefile import read_image
 from simgan_aug.pixels import to_display
@@ -32,6 +33,10 @@ def tiles(facts: Facts) -> Markup:
         found.append((f"{rejected:,}", share, "bad" if rejected else "good"))
         found.append((f"{counts.get('unmeasurable', 0):,}", "labels not measurable", ""))
         found.append((f"{counts.get('appeared', 0):,}", "things appeared", ""))
+        grown = Grown(counts.get("grown", 0), counts.get("grown_of", 0))
+        if grown.told:
+            said = f"of {grown.told:,} labels look larger than their boxes"
+            found.append((f"{grown.number:,}", said, "bad" if grown.is_much else ""))
         found.append((f"{counts.get('images', 0):,}", "images audited", ""))
     result = facts.result
     for key, said in (("refined", "images refined"), ("images", "images in all")):

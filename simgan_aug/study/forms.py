@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simgan_aug import growth
+from simgan_aug.audit import growth
+from simgan_aug.audit.growth import Grown
 from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.errors import DataError, ImageError
-from simgan_aug.growth import Grown
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.study import canvas

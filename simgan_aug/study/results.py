@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from simgan_aug.growth import Grown
+from simgan_aug.audit.growth import Grown
 from simgan_aug.study.arms import ORACLE, REFINERS, Arm
 from simgan_aug.study.gains import Gain, chosen, gain, gain_over_best
 from simgan_aug.study.journal import Cell

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from simgan_aug.growth import GROWN
+from simgan_aug.audit.growth import GROWN
 from simgan_aug.report.charts import line, nice_ticks, text
 from simgan_aug.report.markup import Markup, element, number
 from simgan_aug.study.arms import Arm

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from simgan_aug.audit import Limits
-from simgan_aug.growth import Grown
+from simgan_aug.audit.growth import Grown
 from simgan_aug.study.gains import Gain, gain, gain_over_best
 
 Array = np.ndarray[Any, Any]

@@ -56,6 +56,16 @@ def values_of(found, measure):
     return [each for each in every if each is not None]
 
 
+def test_labels_that_look_larger_than_their_boxes_are_counted_over_all_images():
+    reach = [[0.0, 6.0, None], [], [4.0, 3.0, None, 9.0]]
+
+    totals = totals_of(*([label(growth=px) for px in some] for some in reach))
+
+    assert totals.grown == (3, 5)
+    counts = totals.summary()["counts"]
+    assert (counts["grown"], counts["grown_of"]) == (3, 5)
+
+
 @settings(max_examples=60, deadline=None)
 @given(images=st.lists(st.lists(labels(), max_size=6), max_size=4))
 def test_quantiles_are_those_of_numpy_from_the_bad_side(images):

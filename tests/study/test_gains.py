@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from simgan_aug.growth import Grown
+from simgan_aug.audit.growth import Grown
 from simgan_aug.study import HELPED, HURT, NOTHING, UNTOLD, gain, gain_over_best, verdict
 from simgan_aug.study.gains import chosen, halved, student
 
