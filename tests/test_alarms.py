@@ -317,7 +317,6 @@ def test_labels_that_look_larger_than_their_boxes_are_told(hands, change):
     assert alarm.name == LARGER
     assert alarm.value > alarm.limit
     assert "of 16 labels" in alarm.message
-    assert is_setting("regularization", "labels")
 
 
 def test_of_images_without_labels_no_growth_is_told(hands):
