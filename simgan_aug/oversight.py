@@ -23,6 +23,9 @@ from simgan_aug.training import Step
 HELD = 64
 """Images by whose labels it is told how far labels drift, and photos that they are to be like."""
 
+EVERY = 10_000
+"""Labels of an image, at most, of which it is told whether they look larger than their boxes."""
+
 
 class Oversight:
     """Looks at the same images throughout a run, whether it is resumed or not.
@@ -50,11 +53,11 @@ class Oversight:
         # Windows lie in the middle on both sides: around labels there would be more to see.
         self._images, _ = take_labelled(synthetic, config, bank, HELD, 0)
         self._photos = take_photos(real, config, HELD)
-        self._labelled, self._boxes = take_labelled(synthetic, config, bank, HELD, 2)
+        self._labelled, self._boxes = take_labelled(synthetic, config, bank, HELD, EVERY)
         self._leash, self._every = None, between_looks(self._steps)
         target = config.regularization.drift
         if target and config.regularization.contours:
-            images, boxes = self._labelled, self._boxes
+            images, boxes = take_labelled(synthetic, config, bank, HELD, 2)
             # What tone an image would take cannot be told from a window of it.
             whole = all(max(image.shape) < SIDE for image in images)
             refine = functools.partial(self._refined, toned=whole)

@@ -307,6 +307,15 @@ def test_an_interrupted_audit_goes_on_to_the_same_result(data, job):
     assert (data / "audit.json").read_bytes() == (data / "whole.json").read_bytes()
 
 
+def test_an_audit_that_measured_less_does_not_go_on(data, job):
+    begin(job(), 3)
+    header, *others = (data / "audit.jsonl").read_text().splitlines()
+    older = {key: value for key, value in json.loads(header).items() if key != "measures"}
+    (data / "audit.jsonl").write_text("\n".join([json.dumps(older), *others, ""]))
+
+    assert job().present == 0
+
+
 @pytest.mark.parametrize("change", ["pixels", "mtime", "gone", "original"])
 def test_an_image_that_changed_meanwhile_and_those_after_it_are_measured_again(data, job, change):
     begin(job(), 4)

@@ -26,7 +26,8 @@ LAYERS = [
     # use
     {"shared", "export"},
     {"cache", "leash"},
-    {"inference", "training", "rollback", "alarms", "audit"},
+    {"inference", "training", "rollback", "alarms"},
+    {"audit"},
     {"realism"},
     {"refining"},
     {"backends"},

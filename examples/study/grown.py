@@ -5,7 +5,7 @@
 Labels of a COCO file are painted on beyond their outlines, by so many px, in the colours that they
 have along them; or nothing is. On top comes a change of appearance that adds nothing. Printed: of
 how many `simgan_aug.audit.growth` can tell, and how many of these look to reach beyond their boxes
-by 4 px or more.
+by 2 px or more.
 """
 
 from __future__ import annotations

@@ -133,7 +133,7 @@ class _Look:
     def __call__(self, pixels: Array, fully: bool = False) -> ImageAudit:
         """Of what is saved of these pixels; gates are asked if all else passes, or `fully`."""
         kept = pixels if self._saved is None else self._saved(pixels)
-        found = audit(self._view, kept, self.annotations, limits=self._limits)
+        found = audit(self._view, kept, self.annotations, limits=self._limits, reach=False)
         if not fully and not found.passes:
             return found
         return msgspec.structs.replace(found, gates=self._gates(self.old, kept, self._given))

@@ -97,6 +97,7 @@ def audit(
     annotations: Sequence[Annotation] = (),
     categories: Mapping[Id, str] | None = None,
     limits: Limits | None = None,
+    reach: bool = True,
 ) -> ImageAudit:
     """Hold an image against what it was.
 
@@ -106,6 +107,7 @@ def audit(
         annotations: of this image, as COCO has them; those that lie nowhere are left out.
         categories: names by id.
         limits: see `Limits`.
+        reach: whether to look how far labels reach beyond their boxes, by which none fails.
 
     Raises:
         ImageError: the images are of two sizes, or none.
@@ -124,8 +126,9 @@ def audit(
         taken[measures.window(box, pair.size, MARGIN)] = True
         name = _name(annotation, categories or {})
         labels.append(_label(pair, annotation, mask, box, name, limits))
-    reach = growths(pair, [label.bbox for label in labels])
-    labels = [replace(label, growth=px) for label, px in zip(labels, reach, strict=True)]
+    if reach:
+        found = growths(pair, [label.bbox for label in labels])
+        labels = [replace(label, growth=px) for label, px in zip(labels, found, strict=True)]
     places = [
         {"bbox": list(place.bbox), "score": place.score}
         for place in appeared(pair, taken, limits.appeared)

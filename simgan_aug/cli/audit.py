@@ -36,8 +36,8 @@ def audit(
     beside labels. Of all labels together: whether they look larger than their boxes. The same
     command after an interruption goes on.
 
-    Exit codes: 0 all pass; 3 some label or image does not, or could not be audited; 1 the work
-    failed; 2 a mistake that you can mend; 130 interrupted.
+    Exit codes: 0 all pass; 3 some label or image does not, or could not be audited, or many labels
+    look larger; 1 the work failed; 2 a mistake that you can mend; 130 interrupted.
     """
     from simgan_aug.coco import image_folder
     from simgan_aug.dataset import AuditJob

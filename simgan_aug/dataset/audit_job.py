@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from simgan_aug.audit import ImageAudit, Limits, Totals
+from simgan_aug.audit import MEASURES, ImageAudit, Limits, Totals
 from simgan_aug.audit.gates import Gates
 from simgan_aug.coco import CocoImage
 from simgan_aug.dataset.audit_lines import appending, lines_of, write_line
@@ -104,6 +104,7 @@ class AuditJob:
             "images": self._task.images,
             "refined": self._task.refined,
             "limits": asdict(self.limits),
+            "measures": [*MEASURES, "growth"],
             **({"gates": Gates(gates).versions} if gates else {}),
         }
         self.totals = Totals(self.limits)

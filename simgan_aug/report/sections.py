@@ -35,7 +35,7 @@ def tiles(facts: Facts) -> Markup:
         found.append((f"{counts.get('appeared', 0):,}", "things appeared", ""))
         grown = Grown(counts.get("grown", 0), counts.get("grown_of", 0))
         if grown.told:
-            said = f"of {grown.told:,} labels look larger than their boxes"
+            said = f"of {grown.told:,} labels (that can be told) look larger than their boxes"
             found.append((f"{grown.number:,}", said, "bad" if grown.is_much else ""))
         found.append((f"{counts.get('images', 0):,}", "images audited", ""))
     result = facts.result

@@ -35,7 +35,7 @@ class Row:
     """Of how many labels that is told, the seed with the fewest: "12 of 40"."""
     grown: Grown | None
     """Labels that look to reach beyond their boxes, the seed with the largest share; None: not
-    measured."""
+    measured of all."""
     picked: Mapping[str, int]
     """How often each augmentation was chosen, over seeds and halves."""
 
@@ -86,7 +86,7 @@ def summarise(
         known = [each for each in drifts if each is not None]
         seen = [tuple(each) for c in own_cells if (each := c.get("located"))]
         located = "{} of {}".format(*min(seen)) if seen else ""
-        grown = [Grown(*each) for c in own_cells if (each := c.get("grown"))]
+        grown = [Grown(*c["grown"]) for c in own_cells if c.get("grown")]
         rows.append(
             Row(
                 arm,
@@ -95,11 +95,16 @@ def summarise(
                 gain_over_best(own, baselines, groups)[1] if held else None,
                 max(known, default=None),
                 located,
-                max(grown, key=lambda each: each.share, default=None),
+                _worst(grown) if len(grown) == seeds else None,  # it may go on with older cells
                 picked[arm.name],
             )
         )
     return Results(tuple(rows), _verdicts(rows, values, list(baselines), groups), seeds)
+
+
+def _worst(grown: Sequence[Grown]) -> Grown:
+    """Of several seeds; one of few labels is no worse than one that is sure."""
+    return max(grown, key=lambda each: (each.is_much, each.share))
 
 
 def judged(arms: Sequence[Arm]) -> list[str]:

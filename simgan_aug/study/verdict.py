@@ -48,8 +48,8 @@ class Verdict:
             )
         if self.grown is not None:
             line += (
-                f"; BUT {self.grown.share:.0%} of labels look larger than their boxes: no gain for "
-                "a detector, look at the pictures"
+                f"; BUT {self.grown} labels that this can be told of look larger than their "
+                "boxes: no gain for a detector, look at the pictures"
             )
         return line
 

@@ -5,7 +5,9 @@ import pytest
 
 from simgan_aug.audit.growth import Grown
 from simgan_aug.study import HELPED, HURT, NOTHING, UNTOLD, gain, gain_over_best, verdict
+from simgan_aug.study.arms import Arm
 from simgan_aug.study.gains import chosen, halved, student
+from simgan_aug.study.results import summarise
 
 
 def draw(rng, seeds=3, images=60, mean=0.0, by_seed=0.0, by_image=0.0, noise=0.0):
@@ -105,7 +107,8 @@ def test_a_gain_with_labels_that_have_moved_says_so():
 
 
 @pytest.mark.parametrize(
-    ("grown", "said"), [((30, 100), "30% of labels"), ((20, 100), ""), ((4, 4), ""), ((0, 0), "")]
+    ("grown", "said"),
+    [((30, 100), "30 of 100 labels"), ((20, 100), ""), ((4, 4), ""), ((0, 0), "")],
 )
 def test_a_gain_with_labels_that_look_larger_than_their_boxes_says_so(grown, said):
     values = scores(np.random.default_rng(0), {"raw": 0.45, "default": 0.75})
@@ -193,3 +196,29 @@ def test_halves_share_no_group_and_are_even():
     assert not set(groups[halves]) & set(groups[~halves])
     assert abs(halves.mean() - 0.5) < 0.05
     assert np.array_equal(halved(groups), halves)
+
+
+def cells_of(*every):
+    """Cells of raw and of one's own arm by seed, the latter's with what is known of its labels."""
+    cells = {}
+    for seed, grown in enumerate(every):
+        for arm in ("raw", "own"):
+            cells[arm, seed] = {"values": {"light": [0.5, 0.7]}, "drift": None}
+        cells["own", seed] |= {"grown": grown} if grown else {}
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("every", "worst"),
+    [
+        ([[0, 50], [1, 60], [40, 100]], (40, 100)),
+        ([[1, 1], [0, 0], [90, 100]], (90, 100)),  # one of one is no worse
+        ([None, [1, 60], [40, 100]], None),  # a cell of before it was measured
+    ],
+)
+def test_of_several_seeds_the_one_counts_whose_labels_have_surely_grown_most(every, worst):
+    arms = [Arm("raw", "raw"), Arm("own", "folder", "images")]
+
+    found = summarise(arms, cells_of(*every), 3, np.arange(2), np.array([False, True]))
+
+    assert found.rows[1].grown == worst
