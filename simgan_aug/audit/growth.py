@@ -8,8 +8,8 @@ like the object, is what has grown.
 
 Colour tells an object from a plain backdrop for sure, and from a photo of a street often enough for
 a share of many labels, not for each of them (`examples/study/STUDY.md`): it can be told of a third
-of COCO's labels, 14% of these look as if they had grown after FDA, 0 to 6% after any other change
-of appearance; of those that have, by 8 px, 36%.
+of COCO's labels, 14% of these look as if they had grown after FDA, 0 to 4% after any other change
+of appearance; of those that have, by 8 px, 35%.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ MOST_OF_IT = 0.25
 """Share of a row along a side that looks like the object, beyond what does so all around."""
 
 GROWN = 2.0
-"""Px from which a label has grown: a blur of 1.5 px makes 1 of an edge."""
+"""Px from which a label has grown: an ellipse blurred by 6 px (sigma) reaches it too."""
 
 MOST_GROWN, LEAST_GROWN = 0.2, 5
 """Share of labels that may have grown, and the number of them from which a share is told. Of hands
