@@ -143,10 +143,10 @@ def check_growth(
     if not found.is_much:
         return []
     message = (
-        f"{found} labels look to reach beyond their boxes: what the photos show is larger or "
-        "thicker than what is rendered, or has a shadow. Look at the samples: a classifier may "
-        "gain by it, but a detector learns boxes that are too small. Render such objects as "
-        "large as the photos show them, or leave photos out that show them larger"
+        f"{found} labels that this can be told of look larger than their boxes: what the photos "
+        "show is larger or thicker than what is rendered, or has a shadow. Look at the samples: "
+        "a classifier may gain by it, but a detector learns boxes that are too small. Render such "
+        "objects as large as the photos show them, or leave photos out that show them larger"
     )
     return [Alarm("labels grow", found.share, MOST_GROWN, message)]
 
