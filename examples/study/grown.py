@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from audit import Planted, blended, changes, labels
 
-from simgan_aug.audit.growth import GROWN, growth
+from simgan_aug.audit.growth import Grown, growth
 from simgan_aug.audit.pair import Pair, View
 from simgan_aug.imagefile import read_image
 
@@ -61,8 +61,8 @@ def main() -> None:
             found.setdefault(f"grown by {px} px", []).append(growth(pair, at.box))
     print("| what was done | labels | can be told | of these, grown |\n|---|---|---|---|")
     for name, every in found.items():
-        told = np.array([px for px in every if px is not None])
-        print(f"| {name} | {len(every)} | {len(told)} | {np.mean(told >= GROWN):.1%} |")
+        grown = Grown.of(every)
+        print(f"| {name} | {len(every)} | {grown.told} | {grown.share:.1%} |")
 
 
 if __name__ == "__main__":
