@@ -17,6 +17,10 @@ faces     grey, 50x50, faces and no faces of scikit-image's LFW subset: 50 of ea
 pose      colour, photos of COCO as they are (--coco, a folder with images/ and
           annotations/person_keypoints_with_images.json): those with keypoints are, in turn,
           posterised to train on or left to test on; all others are the real ones without labels.
+scenes    colour, 128x96, boxes and masks of three classes (--coco, and --hands, a folder with
+          synthetic_train, real_train and real_test): one to three hands cut out and pasted on parts
+          of photos, as many make their training images (arXiv:1708.01642); rendered hands to
+          train on, photographed ones, on other photos, as real images and to test on.
 """
 
 from __future__ import annotations
@@ -31,8 +35,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Array = np.ndarray[Any, Any]
-Sample = tuple[Array, int, list[float]]
-"""Pixels (H, W) uint8, class, box of the object."""
+Sample = tuple[Array, list[dict[str, Any]]]
+"""Pixels (H, W) or (H, W, 3) uint8, and annotations as COCO has them, but for ids."""
 
 
 def digits(rng: np.random.Generator) -> dict[str, list[Sample]]:
@@ -48,7 +52,7 @@ def digits(rng: np.random.Generator) -> dict[str, list[Sample]]:
     for pixels, digit in zip(written.images, written.target, strict=True):
         small = Image.fromarray((pixels / 16 * 255).astype(np.uint8))
         image = np.array(small.resize((48, 48), Image.Resampling.BICUBIC))
-        real.append((image, int(digit), _box(image > 60)))
+        real.append((image, [_label(int(digit), _box(image > 60))]))
     order = rng.permutation(len(real))
     return {
         "synthetic": rendered,
@@ -62,7 +66,7 @@ def _glyph(font: str, digit: int, rng: np.random.Generator) -> Sample:
     face = ImageFont.truetype(font, int(rng.integers(34, 46)))
     ImageDraw.Draw(image).text((24, 24), str(digit), fill=255, font=face, anchor="mm")
     pixels = np.array(image.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC))
-    return pixels, digit, _box(pixels > 60)
+    return pixels, [_label(digit, _box(pixels > 60))]
 
 
 def textures(rng: np.random.Generator) -> dict[str, list[Sample]]:
@@ -77,7 +81,7 @@ def textures(rng: np.random.Generator) -> dict[str, list[Sample]]:
                 top, left = (int(rng.integers(length - 63)) for length in part.shape)
                 crop = part[top : top + 64, left : left + 64]
                 crop = _rendered(crop, 0.6, 90) if side == "synthetic" else crop
-                sides[side].append((crop, label, [0.0, 0.0, 64.0, 64.0]))
+                sides[side].append((crop, [_label(label, [0.0, 0.0, 64.0, 64.0])]))
     return sides
 
 
@@ -92,7 +96,7 @@ def faces(rng: np.random.Generator) -> dict[str, list[Sample]]:
         side = "synthetic" if place < 25 else "real_train" if place < 50 else "real_test"
         image = np.array(Image.fromarray(images[number]).resize((50, 50), Image.Resampling.BICUBIC))
         image = _rendered(image, 0.5, 110) if side == "synthetic" else image
-        sides[side].append((image, int(number >= 100), [0.0, 0.0, 50.0, 50.0]))
+        sides[side].append((image, [_label(int(number >= 100), [0.0, 0.0, 50.0, 50.0])]))
     return sides
 
 
@@ -120,11 +124,78 @@ def pose(coco: Path, out: Path) -> Iterator[str]:
         yield f"pose: {len(entries)} {side}, {persons} persons with keypoints"
 
 
+def scenes(coco: Path, hands: Path) -> Iterator[tuple[str, list[Sample]]]:
+    """Rendered hands on photos; photographed ones on others."""
+    rng = np.random.default_rng(0)
+    photos = rng.permutation(sorted(str(path) for path in (coco / "images").iterdir()))
+    counts = {"synthetic": 1500, "real_train": 800, "real_test": 400}
+    for place, (side, count) in enumerate(counts.items()):
+        backdrops = [np.array(Image.open(path).convert("RGB")) for path in photos[place::3]]
+        source = "synthetic_train" if side == "synthetic" else side
+        cut = _cut(json.loads((hands / f"{source}.json").read_text()), hands / source)
+        yield side, [_scene(backdrops, cut, rng) for _ in range(count)]
+
+
+def _cut(listed: dict[str, Any], folder: Path) -> list[tuple[Image.Image, int]]:
+    """Hands, transparent around them, each no larger than its mask, and their classes."""
+    from pycocotools import mask as rle
+
+    files = {entry["id"]: entry["file_name"] for entry in listed["images"]}
+    found = []
+    for annotation in listed["annotations"]:
+        hand = Image.open(folder / files[annotation["image_id"]]).convert("RGB")
+        shape = Image.fromarray(rle.decode(annotation["segmentation"]) * np.uint8(255))
+        hand.putalpha(shape.filter(ImageFilter.MinFilter(5)))  # no rim of what was behind it
+        found.append((hand.crop(hand.getchannel("A").getbbox()), annotation["category_id"] - 1))
+    return found
+
+
+def _scene(
+    backdrops: list[Array], hands: list[tuple[Image.Image, int]], rng: np.random.Generator
+) -> Sample:
+    """Hands on a part of a photo; they do not touch."""
+    photo = backdrops[rng.integers(len(backdrops))]
+    wide = int(rng.integers(192, min(photo.shape[1], photo.shape[0] * 4 // 3) + 1))
+    high = wide * 3 // 4
+    left = int(rng.integers(photo.shape[1] - wide + 1))
+    top = int(rng.integers(photo.shape[0] - high + 1))
+    part = Image.fromarray(photo[top : top + high, left : left + wide])
+    scene = part.resize((128, 96), Image.Resampling.LANCZOS)
+    taken, labels = np.zeros((96, 128), bool), []
+    for _ in range(rng.integers(1, 4)):
+        hand, label = hands[rng.integers(len(hands))]
+        scale = rng.uniform(36, 64) / max(hand.size)
+        size = [max(1, round(side * scale)) for side in hand.size]
+        small = hand.resize(size, Image.Resampling.LANCZOS)
+        if rng.random() < 0.5:
+            small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        place = int(rng.integers(129 - size[0])), int(rng.integers(97 - size[1]))
+        layer = Image.new("L", (128, 96))
+        layer.paste(small.getchannel("A"), place)
+        mask = np.array(layer) > 127
+        if mask.any() and not (mask & taken).any():
+            scene.paste(small, place, small)
+            taken |= mask
+            labels.append(_label(label, _box(mask), mask))
+    return np.array(scene), labels
+
+
 def _rendered(photo: Array, contrast: float, lift: float) -> Array:
     """Smooth, in six levels, and in another tone: what a simple renderer might make of it."""
     smooth = np.array(Image.fromarray(photo).filter(ImageFilter.MedianFilter(5)), float)
     levels = np.round(smooth / 51) * 51
     return (levels * contrast + lift).clip(0, 255).astype(np.uint8)
+
+
+def _label(label: int, box: list[float], mask: Array | None = None) -> dict[str, Any]:
+    area = box[2] * box[3] if mask is None else int(mask.sum())
+    known = {"category_id": label + 1, "bbox": box, "area": area, "iscrowd": 0}
+    if mask is None:
+        return known
+    from pycocotools import mask as rle
+
+    runs = rle.encode(np.asfortranarray(mask, dtype=np.uint8))
+    return known | {"segmentation": runs | {"counts": runs["counts"].decode()}}
 
 
 def _box(mask: Array) -> list[float]:
@@ -137,15 +208,15 @@ def write(samples: list[Sample], out: Path, name: str) -> None:
     """One side as PNG files and a COCO file."""
     (out / name).mkdir(parents=True, exist_ok=True)
     listed: dict[str, list[Any]] = {"images": [], "annotations": [], "categories": []}
-    for number, (pixels, label, box) in enumerate(samples, start=1):
+    for number, (pixels, labels) in enumerate(samples, start=1):
         file = f"{number:05d}.png"
         Image.fromarray(pixels).save(out / name / file)
         height, width = pixels.shape[:2]
         size = {"width": width, "height": height}
         listed["images"].append({"id": number, "file_name": file, **size})
-        area = {"bbox": box, "area": box[2] * box[3], "iscrowd": 0}
-        label = {"id": number, "image_id": number, "category_id": label + 1, **area}
-        listed["annotations"].append(label)
+        for label in labels:
+            place = {"id": len(listed["annotations"]) + 1, "image_id": number}
+            listed["annotations"].append(place | label)
     count = max(annotation["category_id"] for annotation in listed["annotations"])
     listed["categories"] = [{"id": n + 1, "name": f"class {n}"} for n in range(count)]
     (out / f"{name}.json").write_text(json.dumps(listed))
@@ -160,9 +231,15 @@ def main() -> Iterator[str]:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--pairs", nargs="*", choices=PAIRS, default=list(PAIRS))
     parser.add_argument("--coco", type=Path, help="folder of COCO photos of persons, for pose")
+    parser.add_argument("--hands", type=Path, help="folder of the pair hands, for scenes")
     args = parser.parse_args()
     if args.coco:
         yield from pose(args.coco, args.out / "pose")
+    if args.coco and args.hands:
+        for side, samples in scenes(args.coco, args.hands):
+            write(samples, args.out / "scenes", side)
+            hands = sum(len(labels) for _, labels in samples)
+            yield f"scenes: {len(samples)} {side}, {hands} hands"
     for name in args.pairs:
         for side, samples in PAIRS[name](np.random.default_rng(0)).items():
             write(samples, args.out / name, side)
