@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +35,24 @@ def mask_of(annotation: Annotation, height: int, width: int) -> Array:
         raise DataError(
             f"image {annotation.image_id}: an annotation cannot be decoded: {reason}{named}"
         ) from None
+
+
+def lies_somewhere(annotation: Annotation) -> bool:
+    """Whether an annotation has a box or a mask; a caption has neither."""
+    return annotation.bbox is not None or bool(annotation.segmentation)
+
+
+def labelled(annotations: Iterable[Annotation], height: int, width: int) -> Array:
+    """Where any of these lies, (height, width) bool.
+
+    Raises:
+        DataError: as `mask_of`, but that those with neither a mask nor a box lie nowhere.
+    """
+    found = np.zeros((height, width), dtype=bool)
+    for annotation in annotations:
+        if lies_somewhere(annotation):
+            found |= mask_of(annotation, height, width)
+    return found
 
 
 def weight_map(

@@ -146,7 +146,8 @@ def check_growth(
         f"{found} labels that this can be told of look larger than their boxes: what the photos "
         "show is larger or thicker than what is rendered, or has a shadow. Look at the samples: "
         "a classifier may gain by it, but a detector learns boxes that are too small. Render such "
-        "objects as large as the photos show them, or leave photos out that show them larger"
+        "objects as large as the photos show them, leave photos out that show them larger, or "
+        "refine with --only-labels, which keeps what is outside of labels"
     )
     return [Alarm("labels grow", found.share, MOST_GROWN, message)]
 

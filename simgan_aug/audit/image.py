@@ -17,7 +17,7 @@ from simgan_aug.audit.pair import Pair, View
 from simgan_aug.coco import Annotation, Id
 from simgan_aug.displacement import Displacement, locate
 from simgan_aug.errors import DataError
-from simgan_aug.geometry import mask_of
+from simgan_aug.geometry import lies_somewhere, mask_of
 
 Array = np.ndarray[Any, Any]
 
@@ -167,11 +167,6 @@ def _label(
             if fails(measure, value, limits) or (measure == "displacement" and _is_lost(whole))
         ],
     )
-
-
-def lies_somewhere(annotation: Annotation) -> bool:
-    """Whether an annotation has a box or a mask; a caption has neither."""
-    return annotation.bbox is not None or bool(annotation.segmentation)
 
 
 def visible(keypoints: Any) -> list[tuple[float, float]]:

@@ -47,6 +47,7 @@ from simgan_aug.cli.options import BACKEND, FILE, FOLDER, LIMIT, PLACE, REFINER,
 )
 @click.option("--limit", "limits", type=LIMIT, multiple=True, help="Of the guard: local=0.8.")
 @click.option("--gate", "gates", multiple=True, help="Of the guard: NAME of a plugin's gate.")
+@click.option("--only-labels", is_flag=True, help="Keep what is outside of labels as it was.")
 @click.option("--allow-size-mismatch", is_flag=True, help="Images of other sizes than stated.")
 @click.option("--max-pixels", type=click.IntRange(min=1), help="Width x height. [178,956,970]")
 @click.option("--panoptic", type=FOLDER, help="PNGs of panoptic files. [beside each, its name]")

@@ -99,7 +99,7 @@ class RefineJob:
         self.annotations = by_name(annotations)
         self.planned = planned([*self.annotations.values()], self.settings)
         self._check_present()
-        self.labels = Labels(self.annotations.values()) if self.settings.guard != "off" else None
+        self.labels = Labels(self.annotations.values()) if self.settings.needs_labels else None
         self.masks = find_masks(self.annotations, panoptic)
         for folder in {folder.path for folder, _ in self.masks.values()}:
             _check_apart(folder, out)
@@ -141,7 +141,7 @@ class RefineJob:
         ]
 
     def labelled(self, items: Iterator[Item | None]) -> Iterator[Item | None]:
-        """The same with the annotations of each, if there is a guard to look at them."""
+        """The same with the annotations of each, if they have a say."""
         for item in items:
             if item is not None and self.labels is not None:
                 item = item._replace(labels=self.labels.of(item.name))

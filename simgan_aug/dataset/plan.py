@@ -68,6 +68,8 @@ class Settings:
     """Of the guard: those of `simgan_aug.audit.Limits` that are not the default."""
     gates: Sequence[str] = ()
     """Of the guard: names of quality gates, which plugins register."""
+    only_labels: bool = False
+    """Whether what is outside of labels (of their masks, else their boxes) stays as it was."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
@@ -101,7 +103,14 @@ class Settings:
             result |= {"guard": self.guard, "limits": asdict(Limits.of(self.limits))}
         if self.gates:
             result["gates"] = Gates(self.gates).versions
+        if self.only_labels:
+            result["only_labels"] = True
         return result
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether the annotations of an image have a say in its pixels."""
+        return self.guard != "off" or self.only_labels
 
     @property
     def policy(self) -> str:

@@ -27,14 +27,19 @@ from simgan_aug.errors import (
     PluginError,
     is_out_of_memory,
 )
+from simgan_aug.geometry import labelled
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.labels import decoded
+from simgan_aug.pixels import blend
 
 Array = np.ndarray[Any, Any]
 
 ROOM = 2**25
 """Pixels of the images that a worker holds at once; a larger image is alone."""
+
+UNLABELLED = "nothing is labelled, so that it is as it was (--only-labels)"
+"""Note of such an image."""
 
 
 class Item(NamedTuple):
@@ -48,7 +53,7 @@ class Item(NamedTuple):
     alone: bool = False
     """Whether it may kill its worker, which then holds no other."""
     labels: str = "[]"
-    """Its annotations, as `simgan_aug.labels` gives them; for a guard or an audit only."""
+    """Its annotations, as `simgan_aug.labels` gives them, where anything asks for them."""
 
     @property
     def pixels(self) -> int:
@@ -212,11 +217,18 @@ class Worker:
         assert work.image is not None
         seed = self._settings.seed_of(work.item.name)
         with self._named(work.item):
-            pixels = self._refiner(work.image.pixels, seed=seed, strength=self._settings.strength)
+            old, labels = work.image.pixels, decoded(work.item.labels)
+            where = None
+            if self._settings.only_labels:
+                where = labelled(labels, old.shape[0], old.shape[1])
+                if not where.any():
+                    work.image = replace(work.image, notes=(*work.image.notes, UNLABELLED))
+                    return
+            pixels = self._refiner(old, seed=seed, strength=self._settings.strength)
+            if where is not None:
+                pixels = blend(old, pixels, where)
             if self._guard is not None:
-                pixels, work.guarded = self._guard(
-                    work.image.pixels, pixels, decoded(work.item.labels), self._saved(work)
-                )
+                pixels, work.guarded = self._guard(old, pixels, labels, self._saved(work))
         work.image = replace(work.image, pixels=pixels)
 
     def _saved(self, work: _Work) -> Callable[[Array], Array] | None:
