@@ -16,6 +16,7 @@ import numpy as np
 
 from simgan_aug.displacement import REACH, locate, structure
 from simgan_aug.realism import features
+from simgan_aug.realism.scale import scale_of
 
 Array = np.ndarray[Any, Any]
 Box = Sequence[float]
@@ -195,12 +196,12 @@ def unlikeness(after: Sequence[Array], real: Sequence[Array]) -> float | None:
     sides = [[each for each in side if min(each.shape[:2]) >= LEAST_SIDE] for side in (after, real)]
     if min(map(len, sides)) < LEAST_IMAGES:
         return None
-    first, second = (features(side, after[0].shape[2]).numpy() for side in sides)
-    mean, spread = second.mean(0), second.std(0) + 1e-6
-    spread = spread.clip(min=np.median(spread) / 10)  # a dead feature does not decide
-    parts = [((part - mean) / spread).clip(-FURTHEST, FURTHEST) for part in (first, second)]
-    apart = (parts[0].mean(0) - parts[1].mean(0)) ** 2
-    return float(np.mean(apart - sum(part.var(0, ddof=1) / len(part) for part in parts)))
+    found = [features(side, after[0].shape[2]) for side in sides]
+    mean, spread = scale_of(found[1])
+    first, second = (((each - mean) / spread).clamp(-FURTHEST, FURTHEST) for each in found)
+    apart = (first.mean(0) - second.mean(0)).square()
+    chance = first.var(0) / len(first) + second.var(0) / len(second)
+    return float((apart - chance).mean())
 
 
 def cells(height: int, width: int) -> list[Box]:

@@ -26,6 +26,7 @@ from simgan_aug.realism.resampling import (
     labels_of,
     resample,
 )
+from simgan_aug.realism.scale import scale_of
 
 Array = np.ndarray[Any, Any]
 
@@ -115,8 +116,8 @@ def _folds(labels: Array, side: Array, folds: int, rng: np.random.Generator) -> 
 
 def _answers(points: Tensor, side: Array, test: Tensor) -> Array:
     """Logits of "second" for the test points, of a classifier taught by the other ones."""
-    mean, spread = points.mean(0), points.std(0) + 1e-6
-    spread = spread.clamp(min=float(spread.median()) / 10) * points.shape[1] ** 0.5
+    mean, spread = scale_of(points)
+    spread = spread * points.shape[1] ** 0.5
     weight, bias = _fit((points - mean) / spread, torch.from_numpy(side).double())
     answers: Array = ((test - mean) / spread @ weight + bias).numpy()
     return answers

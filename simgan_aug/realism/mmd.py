@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from simgan_aug.realism.resampling import Distance, Draws, Pair, interval, labels_of, resample
+from simgan_aug.realism.scale import scale_of
 
 Array = np.ndarray[Any, Any]
 
@@ -44,9 +45,7 @@ def kid_draws(
     first: Tensor, second: Tensor, labels: Array, resamples: int = 200, seed: int = 0
 ) -> Draws:
     """The same, as draws; labels (N + M,) as from `labels_of`."""
-    mean, spread = second.mean(0), second.std(0) + 1e-6
-    # A feature that is dead in the second set is no reason to blow the first up.
-    spread = spread.clamp(min=float(spread.median()) / 10)
+    mean, spread = scale_of(second)
     points = torch.cat([(first - mean) / spread, (second - mean) / spread])
     kernel = ((points @ points.T / points.shape[1] + 1) ** 3).numpy()
     apart = (labels[:, None] != labels[None, :]).astype(np.float64)

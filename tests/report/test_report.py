@@ -129,6 +129,20 @@ def test_outlines_keypoints_arrows_and_what_appeared_are_drawn(whole):
     assert {"outline", "key", "shaft", "appeared"} <= set(kinds)
 
 
+@pytest.mark.parametrize(("grown", "kind"), [(30, "bad"), (5, "")])
+def test_labels_that_look_larger_are_counted_and_many_are_bad(refined, tmp_path, grown, kind):
+    path = refined.write_audit()
+    whole = json.loads(path.read_text())
+    whole["counts"] |= {"grown": grown, "grown_of": 100}
+    path.write_text(json.dumps(whole))
+    shown = page(refined.out, tmp_path / "report.html")
+
+    tiles = [each for each in shown.all("div") if "look larger than their boxes" in each[2][0]]
+    said = "of 100 labels (that can be told) look larger than their boxes"
+    assert tiles[-1][2][0].split(said)[0].strip() == str(grown)
+    assert tiles[-1][1]["class"].split() == ["tile", *kind.split()]
+
+
 def test_an_image_that_cannot_be_read_is_a_card_that_says_so(refined, tmp_path):
     refined.write_audit()
     (refined.out / "images" / "2.png").write_bytes(b"not an image")
