@@ -19,8 +19,9 @@ pose      colour, photos of COCO as they are (--coco, a folder with images/ and
           posterised to train on or left to test on; all others are the real ones without labels.
 scenes    colour, 128x96, boxes and masks of three classes (--coco, and --hands, a folder with
           synthetic_train, real_train and real_test): one to three hands cut out and pasted on parts
-          of photos, as many make their training images (arXiv:1708.01642); rendered hands to
-          train on, photographed ones, on other photos, as real images and to test on.
+          of photos, as many make their training images (arXiv:1708.01642). Rendered hands to
+          train on and photographed ones as real images, both on the same photos; photographed
+          ones on other photos to test on.
 """
 
 from __future__ import annotations
@@ -125,12 +126,13 @@ def pose(coco: Path, out: Path) -> Iterator[str]:
 
 
 def scenes(coco: Path, hands: Path) -> Iterator[tuple[str, list[Sample]]]:
-    """Rendered hands on photos; photographed ones on others."""
+    """Rendered and photographed hands on photos, and photographed ones on others."""
     rng = np.random.default_rng(0)
     photos = rng.permutation(sorted(str(path) for path in (coco / "images").iterdir()))
     counts = {"synthetic": 1500, "real_train": 800, "real_test": 400}
-    for place, (side, count) in enumerate(counts.items()):
-        backdrops = [np.array(Image.open(path).convert("RGB")) for path in photos[place::3]]
+    shown = [np.array(Image.open(path).convert("RGB")) for path in photos]
+    for side, count in counts.items():
+        backdrops = shown[:17] if side == "real_test" else shown[17:]
         source = "synthetic_train" if side == "synthetic" else side
         cut = _cut(json.loads((hands / f"{source}.json").read_text()), hands / source)
         yield side, [_scene(backdrops, cut, rng) for _ in range(count)]
