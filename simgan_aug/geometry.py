@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 
 from simgan_aug.coco import Annotation, Id
 from simgan_aug.errors import ConfigError, DataError, did_you_mean
@@ -39,19 +40,21 @@ def mask_of(annotation: Annotation, height: int, width: int) -> Array:
 
 def lies_somewhere(annotation: Annotation) -> bool:
     """Whether an annotation has a box or a mask; a caption has neither."""
-    return annotation.bbox is not None or bool(annotation.segmentation)
+    return bool(annotation.bbox) or bool(annotation.segmentation)
 
 
-def labelled(annotations: Iterable[Annotation], height: int, width: int) -> Array:
-    """Where any of these lies, (height, width) bool.
+def labelled_area(annotations: Iterable[Annotation], height: int, width: int) -> Array:
+    """Where any of these lies, (height, width) bool: its mask, else, or if that is empty, its box.
 
     Raises:
-        DataError: as `mask_of`, but that those with neither a mask nor a box lie nowhere.
+        DataError: as `mask_of`, but that those with neither lie nowhere.
     """
     found = np.zeros((height, width), dtype=bool)
-    for annotation in annotations:
-        if lies_somewhere(annotation):
-            found |= mask_of(annotation, height, width)
+    for annotation in filter(lies_somewhere, annotations):
+        mask = mask_of(annotation, height, width)
+        if annotation.bbox and not mask.any():  # [[]], as some exporters write it
+            mask = mask_of(replace(annotation, segmentation=None), height, width)
+        found |= mask
     return found
 
 

@@ -5,13 +5,15 @@ import json
 import numpy as np
 import pytest
 from labelled import SIZE, save, save_shifting_refiner, scene, write_coco
+from PIL import Image
 
+from simgan_aug.audit import Guard
 from simgan_aug.cli import main
 from simgan_aug.coco import Annotation
-from simgan_aug.dataset import RefineJob, verify
+from simgan_aug.dataset import RefineJob, refine, verify
 from simgan_aug.dataset.plan import Settings
 from simgan_aug.errors import ConfigError, DataError
-from simgan_aug.geometry import labelled
+from simgan_aug.geometry import labelled_area
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 
@@ -59,7 +61,7 @@ def plainly(data, name, old):
 def where(*labels):
     """Of a box, and of the polygon of `NOTCHED`."""
     known = [Annotation(image_id=0, **label) for label in labels]
-    return labelled(known, *SIZE)
+    return labelled_area(known, *SIZE)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -81,10 +83,20 @@ def test_a_label_with_a_mask_is_its_mask_and_not_its_box(data):
     refined(data, {"0.png": scene(0)}, [[NOTCHED]])
 
     changed = (pixels(data / "out", "0.png") != scene(0)).any(2)
+    assert changed[where(NOTCHED)].any()
     assert where({"bbox": NOTCHED["bbox"]})[changed].all()
     notch = where({"bbox": NOTCHED["bbox"]}) & ~where(NOTCHED)
     assert notch.any()
     assert not changed[notch].any()
+
+
+@pytest.mark.parametrize("empty", [[[]], [[1, 2, 3, 4]], {"size": SIZE, "counts": [72 * 96]}])
+def test_a_label_whose_mask_is_empty_is_its_box(data, empty):
+    refined(data, {"0.png": scene(0)}, [[BOX | {"segmentation": empty}]])
+
+    new, within = pixels(data / "out", "0.png"), where(BOX)
+    assert np.array_equal(new[within], plainly(data, "0.png", scene(0))[within])
+    assert np.array_equal(new[~within], scene(0)[~within])
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -110,15 +122,32 @@ def test_an_image_of_which_nothing_is_labelled_stays_and_is_counted(data, label)
     assert verify(data / "out").complete
 
 
-def test_a_guard_works_within_and_changes_nothing_outside(data):
-    limits = {"appeared": 99}
-    refined(data, {"0.png": scene(0)}, [[BOX, NOTCHED]], guard="label", limits=limits)
+def test_a_file_of_which_nothing_is_labelled_is_not_encoded_anew(data):
+    (data / "images").mkdir()
+    Image.fromarray(scene(0)).save(data / "images" / "0.jpg", quality=60)
+    known = [{"id": 1, "image_id": 1, "category_id": 1, **BOX}]
+    save(data / "images" / "1.png", scene(1))
+    write_coco(data / "ann.json", ["0.jpg", "1.png"], known)
+    given = (data / "ann.json", data / "images", data / "shift.safetensors")
+    options = {"workers": 0, "device": "cpu", "only_labels": True}
+    refine(*given, data / "out", **options)
+    refine(*given, data / "png", format="png", **options)
 
-    new, within = pixels(data / "out", "0.png"), where(BOX, NOTCHED)
-    report = json.loads((data / "out" / "report.json").read_text())
-    assert report["guard"]["decisions"]
-    assert np.array_equal(new[~within], scene(0)[~within])
-    assert not np.array_equal(new[within], plainly(data, "0.png", scene(0))[within])
+    kept = (data / "images" / "0.jpg").read_bytes()
+    assert (data / "out" / "images" / "0.jpg").read_bytes() == kept
+    assert np.array_equal(pixels(data / "png", "0.png"), pixels(data, "0.jpg"))
+
+
+def test_a_guard_judges_what_is_left_of_the_change(data):
+    refined(data, {"0.png": scene(0)}, [[BOX, NOTCHED]], guard="label")
+
+    old, within = scene(0), where(BOX, NOTCHED)
+    cut = np.where(within[..., None], plainly(data, "0.png", old), old)
+    known = [Annotation(image_id=0, id=1, **BOX), Annotation(image_id=0, id=2, **NOTCHED)]
+    expected, decision = Guard("label")(old, cut, known)
+    assert not decision.is_untouched
+    assert np.array_equal(pixels(data / "out", "0.png"), expected)
+    assert np.array_equal(expected[~within], old[~within])
 
 
 @pytest.mark.parametrize(("before", "after"), [(True, False), (False, True)])
@@ -140,6 +169,17 @@ def test_a_label_that_makes_no_sense_is_told_with_its_image(data):
     job = refined(data, images, [[broken], [BOX]], on_error="copy")
     assert [*job.summary().failed] == ["0.png"]
     assert np.array_equal(pixels(data / "out", "0.png"), scene(0))
+
+
+@pytest.mark.parametrize("label", [CAPTION, {"segments_info": [{"id": 1, "bbox": [1, 1, 9, 9]}]}])
+def test_files_in_which_nothing_lies_anywhere_are_refused(data, label):
+    with pytest.raises(ConfigError, match="has a mask or a box"):
+        refined(data, {"0.png": scene(0)}, [[label]])
+
+
+def test_images_of_another_size_than_stated_are_no_place_for_labels():
+    with pytest.raises(ConfigError, match="where labels lie"):
+        Settings(only_labels=True, allow_size_mismatch=True)
 
 
 def test_the_command_keeps_what_is_outside(data, capsys):

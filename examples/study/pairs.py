@@ -129,10 +129,11 @@ def scenes(coco: Path, hands: Path) -> Iterator[tuple[str, list[Sample]]]:
     """Rendered and photographed hands on photos, and photographed ones on others."""
     rng = np.random.default_rng(0)
     photos = rng.permutation(sorted(str(path) for path in (coco / "images").iterdir()))
+    third = len(photos) // 3
     counts = {"synthetic": 1500, "real_train": 800, "real_test": 400}
     shown = [np.array(Image.open(path).convert("RGB")) for path in photos]
     for side, count in counts.items():
-        backdrops = shown[:17] if side == "real_test" else shown[17:]
+        backdrops = shown[:third] if side == "real_test" else shown[third:]
         source = "synthetic_train" if side == "synthetic" else side
         cut = _cut(json.loads((hands / f"{source}.json").read_text()), hands / source)
         yield side, [_scene(backdrops, cut, rng) for _ in range(count)]
@@ -155,7 +156,7 @@ def _cut(listed: dict[str, Any], folder: Path) -> list[tuple[Image.Image, int]]:
 def _scene(
     backdrops: list[Array], hands: list[tuple[Image.Image, int]], rng: np.random.Generator
 ) -> Sample:
-    """Hands on a part of a photo; they do not touch."""
+    """Hands on a part of a photo; they do not overlap."""
     photo = backdrops[rng.integers(len(backdrops))]
     wide = int(rng.integers(192, min(photo.shape[1], photo.shape[0] * 4 // 3) + 1))
     high = wide * 3 // 4
@@ -235,6 +236,8 @@ def main() -> Iterator[str]:
     parser.add_argument("--coco", type=Path, help="folder of COCO photos of persons, for pose")
     parser.add_argument("--hands", type=Path, help="folder of the pair hands, for scenes")
     args = parser.parse_args()
+    if args.hands and not args.coco:
+        parser.error("--hands are pasted on photos: say with --coco where these lie")
     if args.coco:
         yield from pose(args.coco, args.out / "pose")
     if args.coco and args.hands:

@@ -44,8 +44,9 @@ from simgan_aug.draws import DRAWN
 from simgan_aug.errors import ConfigError, DataError, ImageError, OutputError
 from simgan_aug.files import sha256_of
 from simgan_aug.folders import check_apart, check_writable
+from simgan_aug.geometry import lies_somewhere
 from simgan_aug.inference import ImageRefiner
-from simgan_aug.labels import Labels
+from simgan_aug.labels import Labels, decoded
 
 REMOTE = 8
 """Threads of a worker that read, and as many that write, where an object store has to answer."""
@@ -100,6 +101,11 @@ class RefineJob:
         self.planned = planned([*self.annotations.values()], self.settings)
         self._check_present()
         self.labels = Labels(self.annotations.values()) if self.settings.needs_labels else None
+        if self.settings.only_labels and not self._is_labelled():
+            raise ConfigError(
+                f"only_labels: nothing in {', '.join(map(str, annotations))} has a mask or a box "
+                "(segments of panoptic files are not read); name the file with the instances, too"
+            )
         self.masks = find_masks(self.annotations, panoptic)
         for folder in {folder.path for folder, _ in self.masks.values()}:
             _check_apart(folder, out)
@@ -255,6 +261,17 @@ class RefineJob:
                 f"first is {missing[0]!r}; say with --images where they lie, or leave them out: "
                 "--on-error skip"
             )
+
+    def _is_labelled(self) -> bool:
+        """Whether any annotation says where it lies, or makes no sense, which a worker will say."""
+        assert self.labels is not None
+        for image in self.planned:
+            try:
+                if any(map(lies_somewhere, decoded(self.labels.of(image.file_name)))):
+                    return True
+            except DataError:
+                return True
+        return False
 
     def _check_out(self) -> bool:
         """Reject a result of something else; returns whether it has been begun."""

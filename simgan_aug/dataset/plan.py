@@ -91,6 +91,11 @@ class Settings:
         for name in ("limits", "gates"):
             if getattr(self, name) and self.guard == "off":
                 raise ConfigError(f"{name} are of the guard: choose --guard label or image")
+        if self.only_labels and self.allow_size_mismatch:
+            raise ConfigError(
+                "only_labels needs to know where labels lie, in images of the size that is stated: "
+                "leave out allow_size_mismatch, or only_labels"
+            )
         Limits.of(self.limits)
         Gates(self.gates)
 

@@ -27,11 +27,10 @@ from simgan_aug.errors import (
     PluginError,
     is_out_of_memory,
 )
-from simgan_aug.geometry import labelled
+from simgan_aug.geometry import labelled_area
 from simgan_aug.imagefile import ImageFile, decode_image, encode_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.labels import decoded
-from simgan_aug.pixels import blend
 
 Array = np.ndarray[Any, Any]
 
@@ -87,6 +86,10 @@ class _Work:
     item: Item
     source: str = ""
     """Hash of its file."""
+    content: bytes = b""
+    """Its file, as long as it may be that nothing of it is to change."""
+    is_as_it_was: bool = False
+    """Whether nothing of it has changed."""
     image: ImageFile | None = None
     """None once it has an outcome."""
     outcome: Outcome | None = None
@@ -204,6 +207,7 @@ class Worker:
             self._journal.add(claim=item.number, alone=item.alone)
         content = self._source.read(item.name)
         work.source = hashlib.sha256(content).hexdigest()
+        work.content = content if self._settings.only_labels else b""
         path = f"{self._source}/{item.name}"
         work.image = decode_image(content, path, self._settings.max_pixels)
         if not self._settings.allow_size_mismatch:
@@ -220,13 +224,14 @@ class Worker:
             old, labels = work.image.pixels, decoded(work.item.labels)
             where = None
             if self._settings.only_labels:
-                where = labelled(labels, old.shape[0], old.shape[1])
+                where = labelled_area(labels, old.shape[0], old.shape[1])
                 if not where.any():
+                    work.is_as_it_was = True
                     work.image = replace(work.image, notes=(*work.image.notes, UNLABELLED))
                     return
             pixels = self._refiner(old, seed=seed, strength=self._settings.strength)
             if where is not None:
-                pixels = blend(old, pixels, where)
+                pixels = np.where(where if old.ndim == 2 else where[..., None], pixels, old)
             if self._guard is not None:
                 pixels, work.guarded = self._guard(old, pixels, labels, self._saved(work))
         work.image = replace(work.image, pixels=pixels)
@@ -253,8 +258,11 @@ class Worker:
 
     def _store(self, work: _Work) -> None:
         assert work.image is not None
-        with self._named(work.item):
-            content = encode_image(work.image, self._settings.quality, self._format)
+        if work.is_as_it_was and self._format is None:
+            content = work.content  # not encoded anew, by which a JPEG would lose
+        else:
+            with self._named(work.item):
+                content = encode_image(work.image, self._settings.quality, self._format)
         written: dict[str, Any] = _write(
             self._target, self._settings.output(work.item.name), content
         )
@@ -300,7 +308,7 @@ class Worker:
         self._end(work, "stopped", error, output_failed)
 
     def _end(self, work: _Work, status: str, error: str = "", output_failed: bool = False) -> None:
-        work.image = None
+        work.image, work.content = None, b""
         work.outcome = Outcome(work.item.number, work.item.name, status, error, output_failed)
 
 
