@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -185,10 +186,11 @@ def test_a_wrong_checkpoint_is_one_line(data, capsys):
 def test_settings_cannot_change_on_resume(data, capsys):
     main([*TRAIN, "--out", "run", "--steps", "1"])
 
-    code = main(["train", "--resume", "--out", "run", "--seed", "3"])
+    Path("some.toml").write_text("")
+    code = main(["train", "--resume", "--out", "run", "--seed", "3", "--config", "some.toml"])
 
     assert code == 2
-    assert "leave out --seed" in capsys.readouterr().err
+    assert "leave out --config, --seed" in capsys.readouterr().err
 
 
 def test_plugins_lists_our_own_parts_for_people_and_programs(capsys):

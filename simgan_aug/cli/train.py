@@ -25,7 +25,7 @@ SIDES = ("synthetic", "real")
 @click.option("--real-weight", type=float, multiple=True, help="See above.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the run.")
 @click.option("--preset", help="default, wide, paper-eyes, paper-hands, a plugin's.")
-@click.option("--config", "config_file", type=FILE, help="TOML file; states what differs.")
+@click.option("--config", type=FILE, help="TOML file; states what differs.")
 @click.option(
     "--steps", type=click.IntRange(min=1), help="Adversarial steps; a student's are in proportion."
 )
@@ -96,7 +96,7 @@ def train(
 
 def _configured(
     preset: str | None,
-    config_file: Path | None,
+    config: Path | None,
     channels: str | None,
     steps: int | None,
     seed: int | None,
@@ -105,15 +105,15 @@ def _configured(
     from simgan_aug.configfile import load_config, load_preset
     from simgan_aug.run import check_parts
 
-    if preset and config_file:
+    if preset and config:
         raise click.UsageError("take --preset or --config; a file can name its preset itself")
-    config = load_config(config_file) if config_file else load_preset(preset or "default")
-    training = config.training if steps is None else config.training.of_steps(steps)
+    given = load_config(config) if config else load_preset(preset or "default")
+    training = given.training if steps is None else given.training.of_steps(steps)
     training = dataclasses.replace(training, seed=training.seed if seed is None else seed)
-    data = dataclasses.replace(config.data, channels=int(channels or config.data.channels))
-    config = dataclasses.replace(config, data=data, training=training)
-    check_parts(config, str(config_file or f"preset {preset or 'default'}"))
-    return config
+    data = dataclasses.replace(given.data, channels=int(channels or given.data.channels))
+    changed = dataclasses.replace(given, data=data, training=training)
+    check_parts(changed, str(config or f"preset {preset or 'default'}"))
+    return changed
 
 
 def _resumed(
