@@ -29,7 +29,7 @@ def data(tmp_path, monkeypatch):
     return tmp_path
 
 
-def refined(data, images, labels, out="out", **options):
+def refined(data, images, labels, **options):
     """Refine images by name, of which each has some labels; the job, when it is done."""
     for name, pixels in images.items():
         save(data / "images" / name, pixels)
@@ -41,7 +41,7 @@ def refined(data, images, labels, out="out", **options):
     write_coco(data / "ann.json", list(images), known, next(iter(images.values())).shape[:2])
     options = {"workers": 0, "device": "cpu", "only_labels": True} | options
     job = RefineJob(
-        [data / "ann.json"], data / "images", data / "shift.safetensors", data / out, **options
+        [data / "ann.json"], data / "images", data / "shift.safetensors", data / "out", **options
     )
     for _ in job.run():
         pass
@@ -182,7 +182,7 @@ def test_images_of_another_size_than_stated_are_no_place_for_labels():
         Settings(only_labels=True, allow_size_mismatch=True)
 
 
-def test_the_command_keeps_what_is_outside(data, capsys):
+def test_the_command_keeps_what_is_outside(data):
     save(data / "images" / "0.png", scene(0))
     label = {"id": 1, "image_id": 0, "category_id": 1, **BOX}
     write_coco(data / "ann.json", ["0.png"], [label])

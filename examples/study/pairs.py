@@ -240,7 +240,7 @@ def main() -> Iterator[str]:
         parser.error("--hands are pasted on photos: say with --coco where these lie")
     if args.coco:
         yield from pose(args.coco, args.out / "pose")
-    if args.coco and args.hands:
+    if args.hands:
         for side, samples in scenes(args.coco, args.hands):
             write(samples, args.out / "scenes", side)
             hands = sum(len(labels) for _, labels in samples)

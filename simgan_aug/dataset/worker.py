@@ -87,9 +87,7 @@ class _Work:
     source: str = ""
     """Hash of its file."""
     content: bytes = b""
-    """Its file, as long as it may be that nothing of it is to change."""
-    is_as_it_was: bool = False
-    """Whether nothing of it has changed."""
+    """Its file, as long as it may be that nothing of it is to change; else nothing."""
     image: ImageFile | None = None
     """None once it has an outcome."""
     outcome: Outcome | None = None
@@ -226,9 +224,9 @@ class Worker:
             if self._settings.only_labels:
                 where = labelled_area(labels, old.shape[0], old.shape[1])
                 if not where.any():
-                    work.is_as_it_was = True
                     work.image = replace(work.image, notes=(*work.image.notes, UNLABELLED))
                     return
+                work.content = b""
             pixels = self._refiner(old, seed=seed, strength=self._settings.strength)
             if where is not None:
                 pixels = np.where(where if old.ndim == 2 else where[..., None], pixels, old)
@@ -258,7 +256,7 @@ class Worker:
 
     def _store(self, work: _Work) -> None:
         assert work.image is not None
-        if work.is_as_it_was and self._format is None:
+        if work.content and self._format is None:
             content = work.content  # not encoded anew, by which a JPEG would lose
         else:
             with self._named(work.item):
