@@ -7,12 +7,12 @@ state that a resumed run goes on from.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from simgan_aug import configfile, plugins
+from simgan_aug.bank import Bank
 from simgan_aug.config import Config
 from simgan_aug.devices import plain_defaults
 from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
@@ -36,10 +37,10 @@ REFINER = "refiner.safetensors"
 
 _HEADER = "simgan_aug"
 _STATE_HEADER = "simgan_aug_state"
-_BANK = "tone.bank"
+_BANK, _BIAS = "tone.bank", "tone.bias"
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """What a refiner file holds."""
 
@@ -47,8 +48,8 @@ class Checkpoint:
     """The refiner, built and filled, on the CPU."""
     channels: int
     """Of the images it takes."""
-    bank: Tensor | None
-    """(K, channels, Q) tones of real photos; None: no tone step."""
+    bank: Bank | None
+    """Tones of real photos; None: no tone step."""
     config: Config
     """What it was trained with."""
     provenance: dict[str, Any]
@@ -75,7 +76,9 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         f"refiner.{name}": _plain(value) for name, value in checkpoint.network.state_dict().items()
     }
     if checkpoint.bank is not None:
-        tensors[_BANK] = _plain(checkpoint.bank)
+        tensors[_BANK] = _plain(checkpoint.bank.tones)
+        if checkpoint.bank.bias is not None:
+            tensors[_BIAS] = _plain(checkpoint.bank.bias)
     write_atomically(Path(path), save(tensors, metadata={_HEADER: json.dumps(header)}))
 
 
@@ -145,9 +148,11 @@ def load(refiner: str | os.PathLike[str]) -> Checkpoint:
         raise CheckpointError(
             f"{path}: its header is damaged: {type(error).__name__}: {error}"
         ) from None
-    return Checkpoint(
-        network, channels, _bank(path, tensors, settings, channels), settings, provenance
-    )
+    bank = _bank(path, tensors, settings, channels)
+    if bank is not None and bank.bias is None:  # as of an earlier simgan_aug, which knew no choice
+        tone = dataclasses.replace(settings.tone, choice="any")
+        settings = dataclasses.replace(settings, tone=tone)
+    return Checkpoint(network, channels, bank, settings, provenance)
 
 
 def save_state(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -224,7 +229,7 @@ def _network(
         ) from None
     except ConfigError as error:
         raise CheckpointError(f"{path}: {error}{_other_version(part.name, made_by)}") from None
-    for name in sorted({*expected, *tensors} - {_BANK}):
+    for name in sorted({*expected, *tensors} - {_BANK, _BIAS}):
         want, have = (_form(side.get(name)) for side in (expected, tensors))
         if want != have:
             other = _other_version(part.name, made_by)
@@ -258,25 +263,29 @@ def _shapes(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
 
 def _bank(
     path: str | os.PathLike[str], tensors: Mapping[str, Tensor], settings: Config, channels: int
-) -> Tensor | None:
-    bank = tensors.get(_BANK)
-    if bank is None:
+) -> Bank | None:
+    tones, bias = tensors.get(_BANK), tensors.get(_BIAS)
+    if tones is None:
         if settings.tone.photos:
             raise CheckpointError(
                 f"{path}: its config has a tone step, but the tones ({_BANK}) are missing"
             )
         return None
     if (
-        bank.ndim != 3
-        or bank.shape[0] < 1
-        or bank.shape[1:] != (channels, QUANTILES)
-        or bank.dtype != torch.float32
+        tones.ndim != 3
+        or tones.shape[0] < 1
+        or tones.shape[1:] != (channels, QUANTILES)
+        or tones.dtype != torch.float32
     ):
         raise CheckpointError(
             f"{path}: {_BANK}: expected float32 (photos, {channels}, {QUANTILES}), "
-            f"got {_form(bank)}"
+            f"got {_form(tones)}"
         )
-    return bank
+    if bias is not None and (bias.shape != tones.shape[:1] or bias.dtype != torch.float32):
+        raise CheckpointError(
+            f"{path}: {_BIAS}: expected float32 {tuple(tones.shape[:1])}, got {_form(bias)}"
+        )
+    return Bank(tones, bias)
 
 
 def _form(tensor: Tensor | None) -> str:

@@ -82,10 +82,14 @@ class Regularization:
 
 @dataclass(frozen=True, kw_only=True)
 class Tone:
-    """The tones of real photos, one of which is drawn per image by its seed."""
+    """The tones of real photos, of which an image takes the one that its seed draws."""
 
     photos: int = 256
     """Real photos whose tone is kept in the checkpoint; 0: none."""
+    choice: str = "alike"
+    """Which photos an image draws from: "alike", most likely one whose tone is like its own, while
+    all images together take every photo as often as any other; or "any" of them. Where synthetic
+    images hardly differ in tone, it is the same (`simgan_aug.bank`)."""
     match: str = "after"
     """When an image's histogram is matched to the tone: "after" the network, which gives one image
     as many forms as there are tones; "before" it; or "never", and only a network that takes a
@@ -98,6 +102,10 @@ class Tone:
     def __post_init__(self) -> None:
         """Reject impossible values."""
         _require(0 <= self.photos <= 4096, f"photos must lie in [0, 4096], got {self.photos}")
+        _require(
+            self.choice in ("alike", "any"),
+            f"choice must be 'alike' or 'any', got {self.choice!r}",
+        )
         _require(
             self.match in ("after", "before", "never"),
             f"match must be 'after', 'before' or 'never', got {self.match!r}",

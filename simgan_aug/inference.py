@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from simgan_aug import noise, refining, tone
 from simgan_aug.backends import Backend, backend_of
+from simgan_aug.bank import SIDE, Bank
 from simgan_aug.config import Tone
 from simgan_aug.devices import uploaded
 from simgan_aug.errors import ConfigError, ImageError
@@ -31,7 +32,7 @@ class ImageRefiner:
     Args:
         network: a refiner; see `simgan_aug.networks.contract`.
         channels: colour channels that the network takes.
-        bank: (K, channels, Q) tones of real photos in [0, 1]; None: no tone step, no reference.
+        bank: tones of real photos; None: no tone step, no reference.
         match: when each image is matched to its tone: "after" the network, "before" it, or
             "never", and only a network that takes a reference sees the tone.
         share: of the match after the network, drawn from this range per image by its seed.
@@ -50,7 +51,7 @@ class ImageRefiner:
         self,
         network: nn.Module,
         channels: int,
-        bank: Tensor | None = None,
+        bank: Bank | None = None,
         match: str = "after",
         share: tuple[float, float] = (0.5, 1.0),
         *,
@@ -67,11 +68,11 @@ class ImageRefiner:
         self.backend: Backend = backend
         self.device, self.precision = backend.device, backend.precision
         self.channels = channels
-        self.bank = None if bank is None else bank.cpu()  # a few numbers, picked by the CPU
+        self.bank = bank
         self.match, self.share = match, share
         self.white = white
         self.max_workspace_mb = max_workspace_mb
-        self._refining = Refining(network, backend, match, max_workspace_mb)
+        self._refining = Refining(network, backend, bank, match, max_workspace_mb)
         recorded = is_recordable(network) and is_recordable(backend)
         self._replayed = Replayed(self.device, is_repeatable=True) if recorded else None
         self._looked = False  # whether the range of floats on a GPU has been checked, once
@@ -181,13 +182,34 @@ class ImageRefiner:
         self._looked = True
         count = pixels.shape[0]
         seeds, strengths = seeds_of(seed, count), strengths_of(strength, count)
+        first: dict[int, int] = {}
+        leading = [first.setdefault(each, row) for row, each in enumerate(seeds)]
         return pixels.gathered(
-            self._refined(pixels.part(rows, self.device), seeds[rows], strengths[rows])
+            self._refined(
+                pixels.part(rows, self.device),
+                self._few(pixels, leading[rows]),
+                seeds[rows],
+                strengths[rows],
+            )
             for rows in self._refining.rows(*pixels.shape)
         )
 
-    def _refined(self, pixels: Pixels, seeds: list[int], strengths: list[float]) -> Tensor:
-        """A part of a batch, as a tensor: what seeds draw, and all that a GPU may replay of it."""
+    def _few(self, pixels: Pixels, rows: list[int]) -> Tensor | None:
+        """Pixels that tell the tones of images, as they came; None: these do not count."""
+        if self.bank is None or not self.bank.chooses:
+            return None
+        few = pixels.thinned(SIDE).native
+        return few.index_select(0, uploaded(torch.tensor(rows), few.device))
+
+    def _refined(
+        self, pixels: Pixels, few: Tensor | None, seeds: list[int], strengths: list[float]
+    ) -> Tensor:
+        """A part of a batch, as a tensor: what seeds draw, and all that a GPU may replay of it.
+
+        Args:
+            few: of each image, pixels that tell the tone by which it takes that of a photo; of all
+                that have one seed, as frames of a video do, those of the first.
+        """
         is_whole = all(strength == 1 for strength in strengths)
 
         @torch.no_grad()  # not inference_mode: a task network trains on what we return
@@ -195,13 +217,15 @@ class ImageRefiner:
             return [self._refining(pixels.of(native), *drawn)]
 
         numbers = torch.tensor(strengths, dtype=torch.float32)
+        device, beside = self.device, self._refining.beside
         drawn = (
-            noise.keys(seeds) if self._refining.noise_channels else None,
-            None if self.bank is None else tone.pick(self.bank, seeds),
-            self._shares(seeds),
-            None if is_whole else numbers,
+            (noise.keys(seeds) if self._refining.noise_channels else None, device),
+            (None if self.bank is None else self.bank.drawn(seeds), beside),
+            (few, beside),
+            (self._shares(seeds), device),
+            (None if is_whole else numbers, device),
         )
-        there = [None if each is None else uploaded(each, self.device) for each in drawn]
+        there = [None if each is None else uploaded(each, where) for each, where in drawn]
         if self._replayed is None:
             return made(pixels.native, *there)[0]
         # A recording reads the weights where they lie now.

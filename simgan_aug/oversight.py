@@ -6,10 +6,11 @@ import functools
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from simgan_aug.alarms import Alarm, Watch, check_growth, check_likeness, watch
 from simgan_aug.alarms.watch import at_rest
+from simgan_aug.bank import Bank
 from simgan_aug.config import Config
 from simgan_aug.data import Source
 from simgan_aug.data.handful import SIDE, take_handful, take_labelled, take_photos
@@ -33,7 +34,7 @@ class Oversight:
     Args:
         config: of the run.
         synthetic, real: what it trains on.
-        bank: (K, C, Q) tones of real photos; None: no tone step.
+        bank: tones of real photos; None: no tone step.
         state: of the run.
     """
 
@@ -42,7 +43,7 @@ class Oversight:
         config: Config,
         synthetic: Source,
         real: Source,
-        bank: Tensor | None,
+        bank: Bank | None,
         state: TrainingState,
     ) -> None:
         self._channels, self._bank, self._state = synthetic.channels, bank, state

@@ -97,10 +97,16 @@ class Pixels:
         return self._scale, self._colours, self._channels, self._reversed
 
     def of(self, native: Tensor) -> Pixels:
-        """Other values of the same kind, shape and dtype, as `part` gives them."""
+        """Other values of the same kind, channels and dtype, as `part` gives them."""
         other = copy.copy(self)
         other._native = other._image = native
         return other
+
+    def thinned(self, side: int) -> Pixels:
+        """Every second, third or so pixel of each row and column: about `side` px each way."""
+        _, _, height, width = self._native.shape
+        step = max(1, math.isqrt(height * width) // side)
+        return self.of(self._native[..., ::step, ::step])
 
     @property
     def native(self) -> Tensor:

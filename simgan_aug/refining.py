@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from simgan_aug import noise, tone
 from simgan_aug.backends import Backend
+from simgan_aug.bank import Bank
 from simgan_aug.errors import ConfigError, DependencyError, ImageError
 from simgan_aug.networks.contract import halo, memory_per_pixel
 from simgan_aug.pixels import Pixels
@@ -25,6 +26,7 @@ class Refining:
     Args:
         network: a refiner; see `simgan_aug.networks.contract`.
         backend: what runs it.
+        bank: tones of real photos; None: no tone step, no reference.
         match: when images are matched to tones: "after" the network, "before" it, or "never".
         max_workspace_mb: activations held at once, in MiB.
 
@@ -33,12 +35,21 @@ class Refining:
     """
 
     def __init__(
-        self, network: nn.Module, backend: Backend, match: str, max_workspace_mb: int
+        self,
+        network: nn.Module,
+        backend: Backend,
+        bank: Bank | None,
+        match: str,
+        max_workspace_mb: int,
     ) -> None:
         if max_workspace_mb < 1:
             raise ConfigError(f"max_workspace_mb must be 1 or more, got {max_workspace_mb}")
         self._network, self._backend, self._match = network, backend, match
         self._workspace_mb = max_workspace_mb
+        on_gpu = backend.device.type == "cuda"
+        self.beside: torch.device = backend.device if on_gpu else torch.device("cpu")
+        """Where photos are picked: in float64, which not all other devices have."""
+        self._bank = None if bank is None else bank.to(self.beside)
         self.noise_channels = int(getattr(network, "noise_channels", 0))
 
     def rows(self, count: int, height: int, width: int) -> Iterator[slice]:
@@ -50,7 +61,8 @@ class Refining:
         self,
         pixels: Pixels,
         keys: Tensor | None,
-        references: Tensor | None,
+        photos: Tensor | None,
+        few: Tensor | None,
         shares: Tensor | None,
         strengths: Tensor | None,
     ) -> Tensor:
@@ -59,13 +71,16 @@ class Refining:
         Args:
             pixels: of the part.
             keys: of the noise of each image.
-            references: tones of real photos, (N, C, Q) in [0, 1].
+            photos: what draws the photo whose tone each image takes; see `Bank.drawn`.
+            few: some pixels of what is to tell each image's own tone, native as of `pixels`; None
+                will do where that does not count (`Bank.chooses`).
             shares: of the match after the network, (N,).
             strengths: (N,); None: all of the change.
 
         Raises:
             ImageError: images do not fit into the workspace and cannot be tiled.
         """
+        references = self._references(pixels, photos, few)
         fused = kernels_for(self._backend.device) if self._may_fuse(pixels) else None
         if fused is not None and fused.takes(pixels.native):
             return self._fused(fused, pixels, keys, references, shares, strengths)
@@ -85,6 +100,19 @@ class Refining:
         if strengths is not None:
             change.mul_(strengths[:, None, None, None])
         return cast(Tensor, pixels.add(change))
+
+    def _references(
+        self, pixels: Pixels, photos: Tensor | None, few: Tensor | None
+    ) -> Tensor | None:
+        """The tones that images take, (N, C, Q) on the backend's device, by what they show before
+        they are refined: levels are exact, so that no precision or device takes another photo."""
+        if self._bank is None or photos is None:
+            return None
+        own = None
+        if few is not None:
+            shown = pixels.of(few)
+            own = tone.tones_of(shown.colour(), shown.seen())
+        return self._bank.pick(photos, own).to(self._backend.device)
 
     def _may_fuse(self, pixels: Pixels) -> bool:
         """Whether nothing but the network comes between what kernels begin with and end with."""

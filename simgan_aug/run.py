@@ -109,7 +109,9 @@ class Run:
             height, width = read_info(out)["config"]["data"]["crop"]
             fitted = dataclasses.replace(fitted, crop=(height, width))
         self.config = dataclasses.replace(self.config, data=fitted)
-        self.bank = data.tone_bank(self.real, config.tone.photos, seed, self.config.data.white)
+        self.bank = data.tone_bank(
+            self.real, self.synthetic, config.tone, seed, self.config.data.white
+        )
         self.state = self._start()
         self.state.scalars[CONTOURS] = config.regularization.contours
         self.regularization = regularization(config, self.state.scalars)
@@ -260,8 +262,12 @@ class Run:
         seeds, size = (training.seed * 2, training.seed * 2 + 1), training.batch_size
         match = self.config.tone.match == "before"
         resident = None if match else data.Resident.of(self.synthetic, config, self.device)
+        parts = self.state.refiner, self.state.discriminator, self.state.student
+        # To see which tone an image would take costs time, where no part is shown it.
+        is_shown = match or any(takes_reference(part) for part in parts if part is not None)
+        bank = self.bank if is_shown else None
         synthetic = data.Crops(
-            self.synthetic, config, size, seeds[0], self.bank, match, resident=resident
+            self.synthetic, config, size, seeds[0], bank, match, resident=resident
         )
         real = data.Crops(
             self.real,

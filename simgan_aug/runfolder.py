@@ -179,6 +179,8 @@ def read_info(out: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{out}: a run of an earlier simgan_aug; begin a new one in another --out"
             )
+        if "tone" in info["config"]:  # one of an earlier simgan_aug goes on as it was begun
+            info["config"]["tone"].setdefault("choice", "any")
         parse(info["config"], source=str(out / INFO))
         Inputs.from_builtins(info["inputs"])
         if set(info["fingerprints"]) != {"synthetic", "real"}:

@@ -56,6 +56,16 @@ def quantiles(counts: Tensor) -> Tensor:
     return levels.float() / (LEVELS - 1)
 
 
+def tones_of(images: Tensor, seen: Tensor | None = None) -> Tensor:
+    """The tones of images: (N, C, H, W) in [0, 1] -> (N, C, QUANTILES).
+
+    Args:
+        seen: (N, H, W) bool, pixels that count; None, or none of them: all.
+    """
+    counts = _histograms(images, seen)
+    return quantiles(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
+
+
 def tone_curve(counts: Tensor, reference: Tensor) -> Tensor:
     """The curve that gives an image the tone of a reference, monotone per channel.
 
@@ -137,12 +147,12 @@ def shared_curves(counts: Tensor, references: Tensor, shares: Tensor) -> Tensor:
 
 
 def _histograms(images: Tensor, seen: Tensor | None) -> Tensor:
-    """`histogram` of each image, (N, C, LEVELS), by a count that needs no look at the values.
+    """`histogram` of each image, (N, C, LEVELS), on a GPU by a count that needs no look at values.
 
     Whole numbers add up to the same in any order; where torch refuses a GPU's `histc` all the same
     (`torch.use_deterministic_algorithms`), each image is looked at.
     """
-    if torch.are_deterministic_algorithms_enabled():
+    if not images.is_cuda or torch.are_deterministic_algorithms_enabled():
         masks = [None] * len(images) if seen is None else list(seen)
         return torch.stack([histogram(*each) for each in zip(images, masks, strict=True)])
     channels = images.shape[1]
@@ -243,12 +253,6 @@ def gain(curve: Tensor) -> Tensor:
     return torch.minimum(
         F.pad(rise, (1, 0), mode="replicate"), F.pad(rise, (0, 1), mode="replicate")
     )
-
-
-def pick(bank: Tensor, seeds: Sequence[int]) -> Tensor:
-    """The references that belong to seeds: (K, C, QUANTILES) -> (N, C, QUANTILES)."""
-    rows = (draws.uniforms(seeds, draws.TONE) * len(bank)).astype(np.int64)
-    return bank.index_select(0, torch.from_numpy(rows))  # an index would wake all threads
 
 
 def pick_shares(ends: tuple[float, float], seeds: Sequence[int]) -> Tensor:

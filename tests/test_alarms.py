@@ -17,6 +17,7 @@ from torch import nn
 
 from simgan_aug import plugins
 from simgan_aug.alarms import check, check_growth, check_likeness, measures
+from simgan_aug.bank import Bank
 from simgan_aug.config import Config, Data, Part, Regularization, Tone, Training
 from simgan_aug.data import Source, read_real, read_synthetic
 from simgan_aug.data.handful import COUNT, SIDE, take_handful, take_labelled, take_photos
@@ -436,7 +437,7 @@ def test_likeness_is_told_by_windows_that_lie_alike_on_both_sides():
 
 def test_images_come_in_the_tone_that_the_network_sees():
     synthetic, real = sources()
-    bank = torch.linspace(0.4, 0.6, 64).expand(2, 3, 64)
+    bank = Bank(torch.linspace(0.4, 0.6, 64).expand(2, 3, 64))
 
     toned = take_handful(synthetic, real, Config(tone=Tone(match="before")), bank, False)
     plain = take_handful(synthetic, real, Config(tone=Tone(photos=2, match="never")), bank, False)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug import tone
+from simgan_aug.bank import Bank
 from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore, _files
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.inference import ImageRefiner
@@ -43,7 +44,7 @@ def plain_refiner():
     network = UnshuffleRefiner(3, 2, 8, 1, takes_reference=True)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.05)
-    bank = torch.rand(5, 3, tone.QUANTILES).sort().values
+    bank = Bank(torch.rand(5, 3, tone.QUANTILES).sort().values)
     refiner = ImageRefiner(network, 3, bank, device="cpu", precision="fp32")
     refiner.seen = []  # images in each call of the network
     network.register_forward_hook(lambda _, inputs, __: refiner.seen.append(len(inputs[0])))

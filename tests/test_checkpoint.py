@@ -19,6 +19,7 @@ from safetensors.torch import save
 from torch import nn
 
 from simgan_aug import plugins
+from simgan_aug.bank import Bank
 from simgan_aug.checkpoint import (
     Checkpoint,
     load,
@@ -45,9 +46,9 @@ def make_checkpoint(photos=3, refiner=None, network=None):
     if network is None:
         network = plugins.build("refiner", refiner.name, channels=3, **refiner.options)
         nn.init.normal_(network.head.weight, std=0.1)
-    bank = torch.rand(photos, 3, QUANTILES).sort().values if photos else None
+    bank = Bank(torch.rand(photos, 3, QUANTILES).sort().values, torch.rand(photos))
     config = Config(refiner=refiner, tone=Tone(photos=photos))
-    return Checkpoint(network, 3, bank, config, {"steps": 7, "licence": "CC0"})
+    return Checkpoint(network, 3, bank if photos else None, config, {"steps": 7, "licence": "CC0"})
 
 
 @pytest.fixture
@@ -94,7 +95,8 @@ def test_what_is_saved_is_loaded(tmp_path):
     weights, expected = loaded.network.state_dict(), saved.network.state_dict()
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
-    assert torch.equal(loaded.bank, saved.bank)
+    assert torch.equal(loaded.bank.tones, saved.bank.tones)
+    assert torch.equal(loaded.bank.bias, saved.bank.bias)
     assert (loaded.channels, loaded.config, loaded.provenance) == (
         saved.channels,
         saved.config,
@@ -110,6 +112,15 @@ def test_a_refiner_without_a_tone_step_has_no_bank(tmp_path):
     loaded = load(path)
 
     assert loaded.bank is None
+
+
+def test_a_refiner_of_an_earlier_version_takes_any_tone(path):
+    forge(path, lambda header: header["config"]["tone"].pop("choice"), {"tone.bias": None})
+
+    loaded = load(path)
+
+    assert loaded.bank.bias is None
+    assert loaded.config.tone.choice == "any"
 
 
 def test_the_refiner_carries_its_provenance(path):
@@ -315,6 +326,10 @@ def test_a_safetensors_file_without_metadata_is_refused(path):
         ),
         ({"tone.bank": torch.zeros(3)}, "tone.bank: expected float32 (photos, 3, 64)"),
         ({"tone.bank": torch.zeros(2, 3, QUANTILES).half()}, "tone.bank: expected float32 (photos"),
+        ({"tone.bias": torch.zeros(2)}, "tone.bias: expected float32 (3,), got float32 (2,)"),
+        ({"tone.bias": torch.zeros(3, 1)}, "tone.bias: expected float32 (3,), got float32 (3, 1)"),
+        ({"tone.bias": torch.zeros(3).double()}, "tone.bias: expected float32 (3,), got float64"),
+        ({"tone.bias": torch.full((3,), torch.inf)}, "tone.bias has values that are not finite"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_named(path, tensors, said):

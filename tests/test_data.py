@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from simgan_aug import tone
-from simgan_aug.config import Data
+from simgan_aug.config import Data, Tone
 from simgan_aug.data import Crops, Origin, Source, tone_bank
 from simgan_aug.data import read_real as read_real_of
 from simgan_aug.data import read_synthetic as read_synthetic_of
@@ -317,11 +317,12 @@ WEIGHED = source(
     weights=[RNG.random(image.shape[:2]).astype(np.float16) for image in MIXED.images],
 )
 VARIED = Data(crop=(16, 24), scale=(0.5, 2.0))
+BANK = tone_bank(MIXED, MIXED, Tone(photos=2), seed=0)
 
 
 @pytest.mark.parametrize("start", [1, 5])
 def test_a_batch_is_a_function_of_the_seed_and_its_number(start):
-    options = {"batch_size": 4, "seed": 3, "bank": tone_bank(MIXED, 2, seed=0), "match": True}
+    options = {"batch_size": 4, "seed": 3, "bank": BANK, "match": True}
     whole = take(Crops(WEIGHED, VARIED, **options), start + 2)
 
     resumed = take(Crops(WEIGHED, VARIED, **options), 2, start=start)
@@ -457,22 +458,28 @@ def test_16_bit_values_keep_their_depth():
 
 @pytest.mark.parametrize(("photos", "kept"), [(1, 1), (2, 2), (64, 3)])
 def test_the_bank_holds_as_many_tones_as_there_are(photos, kept):
-    bank = tone_bank(MIXED, photos, seed=0)
+    bank, again = (tone_bank(MIXED, MIXED, Tone(photos=photos), seed=0) for _ in range(2))
 
-    assert bank.shape == (kept, 3, tone.QUANTILES)
-    assert 0 <= bank.min() <= bank.max() <= 1
-    assert torch.equal(bank, tone_bank(MIXED, photos, seed=0))
+    assert bank.tones.shape == (kept, 3, tone.QUANTILES)
+    assert 0 <= bank.tones.min() <= bank.tones.max() <= 1
+    assert torch.equal(bank.tones, again.tones)
+    assert torch.equal(bank.bias, again.bias)
+
+
+def test_a_bank_of_which_any_tone_will_do_has_no_bias():
+    assert tone_bank(MIXED, MIXED, Tone(choice="any"), seed=0).bias is None
 
 
 def test_no_photos_are_no_bank():
-    assert tone_bank(MIXED, 0, seed=0) is None
+    assert tone_bank(MIXED, MIXED, Tone(photos=0), seed=0) is None
 
 
+ANY = Tone(photos=2, choice="any")
 FLAT = source(*(np.full((9, 9, 3), value, np.uint8) for value in (51, 204)))
 
 
 def test_matched_crops_take_the_tone_of_a_photo_of_the_bank():
-    bank = tone_bank(FLAT, 2, seed=0)
+    bank = tone_bank(FLAT, MIXED, ANY, seed=0)
 
     (batch,) = take(Crops(MIXED, VARIED, 16, seed=0, bank=bank, match=True), 1)
 
@@ -486,7 +493,7 @@ def test_crops_that_are_not_matched_are_those_without_a_bank_and_know_a_tone():
     alone = source(COLOUR)
     config = Data(crop=(20, 30), flip=False)
 
-    (batch,) = take(Crops(alone, config, 16, seed=0, bank=tone_bank(FLAT, 2, seed=0)), 1)
+    (batch,) = take(Crops(alone, config, 16, seed=0, bank=tone_bank(FLAT, alone, ANY, seed=0)), 1)
 
     pixels = torch.from_numpy(COLOUR).movedim(-1, 0) / 255 * 2 - 1
     assert torch.allclose(batch.images, pixels, atol=1e-6)

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from simgan_aug import tone
+from simgan_aug.bank import Bank
 from simgan_aug.devices import resolve_precision
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.inference import ImageRefiner
@@ -385,7 +386,7 @@ def test_a_numpy_integer_is_a_seed():
 @given(seeds=st.lists(st.integers(0, 2**40), min_size=1, max_size=4))
 def test_an_image_of_a_batch_equals_the_image_alone_with_its_seed(seeds):
     batch = np.random.default_rng(0).random((len(seeds), 6, 9, 3))
-    bank = torch.rand(5, 3, tone.QUANTILES).sort().values
+    bank = Bank(torch.rand(5, 3, tone.QUANTILES).sort().values)
     refine = refining(awake(small(takes_reference=True)), bank=bank)
 
     together = refine(batch, seed=seeds)
@@ -441,7 +442,7 @@ def test_tiles_equal_the_whole_to_zero_grey_levels(make, size):
 
 
 def test_tiles_equal_the_whole_with_a_tone_bank():
-    bank = torch.rand(2, 3, tone.QUANTILES).sort().values
+    bank = Bank(torch.rand(2, 3, tone.QUANTILES).sort().values)
     network = awake(UnshuffleRefiner(3, 2, 16, 1, takes_reference=True))
     image = torch.rand(3, 101, 151, generator=torch.Generator().manual_seed(0))
 
@@ -536,7 +537,7 @@ def test_a_tone_bank_gives_an_image_the_tone_of_a_photo(when):
     generator = torch.Generator().manual_seed(0)
     photo = torch.rand(3, 40, 40, generator=generator) * torch.tensor([0.9, 0.4, 0.2]).view(3, 1, 1)
     image = torch.rand(3, 40, 40, generator=generator) * 0.3 + 0.6
-    bank = tone.quantiles(tone.histogram(photo))[None]
+    bank = Bank(tone.quantiles(tone.histogram(photo))[None])
 
     refined = refining(small(), bank=bank, match=when, share=(1, 1))(image)
 
@@ -547,7 +548,7 @@ def test_a_tone_bank_gives_an_image_the_tone_of_a_photo(when):
 
 def test_the_seed_draws_the_photo_of_the_bank():
     levels = torch.tensor([0.2, 0.4, 0.6, 0.8])
-    bank = levels.view(-1, 1, 1).expand(-1, 3, tone.QUANTILES)
+    bank = Bank(levels.view(-1, 1, 1).expand(-1, 3, tone.QUANTILES))
     refine = refining(small(), bank=bank, share=(1, 1))
     image = torch.rand(3, 6, 6)
 
@@ -564,7 +565,7 @@ def test_matched_after_the_network_an_image_has_the_tone_whatever_the_network_di
 
     generator = torch.Generator().manual_seed(0)
     photo, image = torch.rand(2, 3, 40, 40, generator=generator)
-    bank = tone.quantiles(tone.histogram(photo / 2 + 0.5))[None]
+    bank = Bank(tone.quantiles(tone.histogram(photo / 2 + 0.5))[None])
 
     refined = refining(Dark(), bank=bank, match="after", share=(1, 1))(image)
 
@@ -573,7 +574,7 @@ def test_matched_after_the_network_an_image_has_the_tone_whatever_the_network_di
 
 @given(st.floats(0, 1), st.integers(0, 2**63 - 1))
 def test_a_share_of_the_match_is_that_share_of_the_way(share, seed):
-    image, bank = torch.rand(3, 8, 8), torch.rand(1, 3, tone.QUANTILES).sort().values
+    image, bank = torch.rand(3, 8, 8), Bank(torch.rand(1, 3, tone.QUANTILES).sort().values)
 
     part, whole = (refining(small(), bank=bank, share=(s, s))(image, seed=seed) for s in (share, 1))
 
@@ -581,7 +582,7 @@ def test_a_share_of_the_match_is_that_share_of_the_way(share, seed):
 
 
 def test_the_seed_draws_the_share_of_the_match():
-    image, bank = torch.full((3, 6, 6), 0.5), torch.full((1, 3, tone.QUANTILES), 1.0)
+    image, bank = torch.full((3, 6, 6), 0.5), Bank(torch.full((1, 3, tone.QUANTILES), 1.0))
     refine = refining(small(), bank=bank, share=(0.5, 1))
 
     drawn = [refine(image, seed=seed).mean().item() for seed in range(60)]
@@ -604,7 +605,7 @@ def test_the_network_sees_the_toned_image_and_the_drawn_tone():
             self.images, self.reference = images, reference
             return images
 
-    network, bank = Seen(), torch.full((1, 3, tone.QUANTILES), 0.75)
+    network, bank = Seen(), Bank(torch.full((1, 3, tone.QUANTILES), 0.75))
 
     refining(network, bank=bank, match="before")(torch.rand(3, 6, 6))
 
@@ -613,7 +614,7 @@ def test_the_network_sees_the_toned_image_and_the_drawn_tone():
 
 
 def test_without_matching_the_tone_is_seen_by_the_network_alone():
-    bank = torch.rand(4, 3, tone.QUANTILES).sort().values
+    bank = Bank(torch.rand(4, 3, tone.QUANTILES).sort().values)
     image = torch.rand(3, 6, 6)
 
     unmatched = refining(small(takes_reference=True), bank=bank, match="never")(image)
@@ -656,7 +657,7 @@ def test_what_alpha_hides_has_no_part_in_the_tone():
     image = np.zeros((40, 40, 4), np.uint8)
     image[:20, :20, :3] = rng.integers(60, 90, (20, 20, 3))
     image[:20, :20, 3] = 255
-    bank = torch.linspace(0, 1, tone.QUANTILES).expand(1, 3, -1)
+    bank = Bank(torch.linspace(0, 1, tone.QUANTILES).expand(1, 3, -1))
 
     whole = refining(small(), bank=bank, share=(1, 1))(image)
     alone = refining(small(), bank=bank, share=(1, 1))(image[:20, :20])
@@ -668,7 +669,7 @@ def test_what_alpha_hides_has_no_part_in_the_tone():
 def test_an_image_that_alpha_hides_whole_is_toned_like_one_without():
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8)
     image[..., 3] = 0
-    bank = torch.rand(1, 3, tone.QUANTILES).sort().values
+    bank = Bank(torch.rand(1, 3, tone.QUANTILES).sort().values)
     refine = refining(small(), bank=bank)
 
     assert np.array_equal(refine(image)[..., :3], refine(image[..., :3]))
@@ -687,7 +688,7 @@ def test_what_is_not_a_number_is_an_error_and_no_black_pixel(photos, kind):
         def forward(self, images):
             return torch.where(images < -0.5, torch.nan, images)
 
-    bank = torch.rand(1, 3, tone.QUANTILES).sort().values if photos else None
+    bank = Bank(torch.rand(1, 3, tone.QUANTILES).sort().values) if photos else None
     images = np.full((3, 8, 8, 3), 200 if kind == np.uint8 else 0.8, kind)
     refine = refining(Broken(), bank=bank)
 
@@ -700,7 +701,7 @@ def test_what_is_not_a_number_is_an_error_and_no_black_pixel(photos, kind):
 @pytest.mark.parametrize("strength", [0.4, 1])
 @pytest.mark.parametrize("channels", [3, 4])
 def test_levels_are_toned_as_floats_are(strength, channels):
-    bank = torch.rand(4, 3, tone.QUANTILES).sort().values * 0.5 + 0.2  # a curve that is not steep
+    bank = Bank(torch.rand(4, 3, tone.QUANTILES).sort().values / 2 + 0.2)  # a curve not too steep
     refine = refining(awake(small(max_change=20)), bank=bank)
     image = np.random.default_rng(0).integers(0, 256, (24, 20, channels), dtype=np.uint8)
     how = {"seed": 5, "strength": strength, "channel_order": "bgr"}

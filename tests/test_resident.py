@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simgan_aug.bank import Bank
 from simgan_aug.config import Data
 from simgan_aug.data import Crops, Resident, Source
 
@@ -71,9 +72,11 @@ def test_images_may_lie_in_any_way_and_be_read_only():
     check_same(dataclasses.replace(side, images=lain), Data(crop=(8, 10)), CPU)
 
 
+@pytest.mark.parametrize("bias", [None, torch.zeros(7)])
 @pytest.mark.parametrize("own_tone", [True, False])
-def test_each_crop_has_the_reference_that_it_would_have(own_tone):
-    side, bank = source([(20, 30), (9, 12)]), None if own_tone else torch.rand(7, 3, 64)
+def test_each_crop_has_the_reference_that_it_would_have(own_tone, bias):
+    side = source([(20, 30), (9, 12)])
+    bank = None if own_tone else Bank(torch.rand(7, 3, 64), bias)
 
     batches = check_same(side, Data(crop=(8, 10)), CPU, own_tone=own_tone, bank=bank)
 

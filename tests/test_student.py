@@ -154,7 +154,8 @@ def test_a_student_is_kept_in_place_of_its_teacher_which_lies_beside_it(
     assert student.config.refiner.options == {"factor": 4, "features": 4, "blocks": 1}
     assert student.config.training.student_steps == 0
     assert teacher.config.refiner == TAUGHT.refiner
-    assert torch.equal(student.bank, teacher.bank)
+    assert torch.equal(student.bank.tones, teacher.bank.tones)
+    assert torch.equal(student.bank.bias, teacher.bank.bias)
     assert student.provenance["student_steps"] == 5
     refined = ImageRefiner.load(tmp_path / "out" / "refiner.safetensors")(image)
     assert refined.shape == image.shape

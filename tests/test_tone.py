@@ -162,25 +162,6 @@ def test_a_smooth_curve_keeps_more_levels_than_it_has_knots():
     assert len(toned.unique()) > 2 * tone.LEVELS
 
 
-@settings(deadline=None, max_examples=50)
-@given(seed=st.integers(-(2**70), 2**70), photos=st.integers(1, 9))
-def test_a_seed_always_picks_the_same_photo_of_the_bank(seed, photos):
-    bank = torch.arange(photos).view(-1, 1, 1).expand(-1, 3, tone.QUANTILES)
-
-    first, second = (tone.pick(bank, [seed])[0] for _ in range(2))
-
-    assert torch.equal(first, second)
-    assert 0 <= int(first[0, 0]) < photos
-
-
-def test_seeds_reach_every_photo_of_the_bank():
-    bank = torch.arange(8).view(-1, 1, 1).expand(-1, 3, tone.QUANTILES)
-
-    picked = set(tone.pick(bank, range(200))[:, 0, 0].int().tolist())
-
-    assert picked == set(range(8))
-
-
 @settings(deadline=None, max_examples=60)
 @given(
     seed=seeds,

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from simgan_aug import ImageRefiner
+from simgan_aug.bank import Bank
 from simgan_aug.bench.table import machine
 from simgan_aug.plugins import build
 
@@ -25,7 +26,9 @@ SIZE, ROUNDS = (480, 640, 3), 7
 
 def refiners() -> dict[tuple[str, str, str], ImageRefiner]:
     """Each network at either precision, alone and with the tone of photos after it."""
-    bank = torch.rand(256, 3, 64, generator=torch.Generator().manual_seed(0)).sort(dim=2).values
+    bank = Bank(
+        torch.rand(256, 3, 64, generator=torch.Generator().manual_seed(0)).sort(dim=2).values
+    )
     return {
         (tone, precision, name): ImageRefiner(
             build("refiner", name, channels=3),

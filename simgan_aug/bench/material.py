@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from simgan_aug import tone
+from simgan_aug.bank import Bank, balanced
 from simgan_aug.checkpoint import Checkpoint, save_checkpoint
 from simgan_aug.config import Config, Part, Tone
 from simgan_aug.configfile import load_preset
@@ -76,7 +77,7 @@ def untrained(path: Path, photos: Sequence[Path], options: Mapping[str, Any] | N
     config = Config(
         refiner=Part(name="unshuffle", options=dict(options)), tone=Tone(photos=len(photos))
     )
-    bank = torch.stack([_tone(photo) for photo in photos]) if photos else None
+    bank = _bank(photos) if photos else None
     save_checkpoint(path, Checkpoint(network, 3, bank, config, {}))
     return path
 
@@ -108,6 +109,8 @@ def private_mb() -> float:
     return sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
 
-def _tone(photo: Path) -> torch.Tensor:
-    image = torch.from_numpy(decoded_image(photo)).movedim(-1, 0).float() / 255
-    return tone.quantiles(tone.histogram(image))
+def _bank(photos: Sequence[Path]) -> Bank:
+    """As of a run whose synthetic images have the photos' tones."""
+    decoded = (torch.from_numpy(decoded_image(photo)).movedim(-1, 0)[None] for photo in photos)
+    tones = torch.cat([tone.tones_of(image.float() / 255) for image in decoded])
+    return Bank(tones, balanced(tones, tones))

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from simgan_aug import tone
+from simgan_aug.bank import Bank
 from simgan_aug.config import Data
 from simgan_aug.data.decoded import THREADS, ahead
 from simgan_aug.data.resident import Resident
@@ -111,7 +112,8 @@ class Crops:
         config: crop size, scale, flip, reuse.
         batch_size: images a batch.
         seed: of all draws.
-        bank: (K, C, Q) tones; each crop gets one of them as its reference.
+        bank: tones of photos; each crop gets one of them as its reference, as its whole image
+            would.
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
         candidates: crops drawn for each row of a batch, one after the other.
@@ -125,7 +127,7 @@ class Crops:
         config: Data,
         batch_size: int,
         seed: int,
-        bank: Tensor | None = None,
+        bank: Bank | None = None,
         match: bool = False,
         own_tone: bool = False,
         candidates: int = 1,
@@ -155,7 +157,7 @@ class Crops:
         for rows in coming:
             windows = self._windows(rows, resident.sizes[rows.indices])
             weights = resident.weights(rows.indices, windows)
-            read = map(self._read, rows.indices.tolist()) if self.own_tone else ()
+            read = map(self._read, rows.indices.tolist()) if self._is_counted else ()
             reference = self._references(rows, list(read))
             if reference is not None:
                 reference = uploaded(reference * 2 - 1, resident.device)
@@ -180,6 +182,11 @@ class Crops:
         numbers = drawn[list(wanted)].reshape(-1, _NUMBERS)
         return _Rows(numbers, self.source.drawn(self._deciding(number, numbers)))
 
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the tones of whole images are asked for."""
+        return self.own_tone or self.match or (self.bank is not None and self.bank.chooses)
+
     def _deciding(self, number: int, numbers: Array) -> Array:
         """What decides on the images of rows, (B, 2)."""
         if self.config.reuse == 1 or len(self.source.images) <= POOL:
@@ -202,7 +209,7 @@ class Crops:
         return _Read(
             image,
             None if weights is None else weights[index][..., None],
-            self._counted(index, image) if self.own_tone or self.match else None,
+            self._counted(index, image) if self._is_counted else None,
         )
 
     def _batch(self, rows: _Rows, read: Sequence[_Read]) -> Batch:
@@ -235,12 +242,16 @@ class Crops:
 
     def _references(self, rows: _Rows, read: Sequence[_Read]) -> Tensor | None:
         """A tone of the bank for each row, or its own; (B, C, Q) in [0, 1]."""
-        if self.bank is not None:
-            return self.bank[(rows.numbers[:, _REFERENCE] * len(self.bank)).astype(np.int64)]
-        if not self.own_tone:
+        if self.bank is None and not self.own_tone:
             return None
-        counts = _counts(read)
-        return tone.quantiles(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
+        own = None
+        if self._is_counted:
+            counts = _counts(read)
+            own = tone.quantiles(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
+        if self.bank is None:
+            return own
+        seeds = (rows.numbers[:, _REFERENCE] * 2**53).astype(np.uint64)
+        return self.bank.pick(self.bank.drawn(seeds), own)
 
     def _counted(self, index: int, image: Array) -> Tensor:
         """Histogram of a whole image, (C, LEVELS)."""
@@ -266,16 +277,3 @@ def _counts(read: Sequence[_Read]) -> Tensor:
 def _matched(crops: Tensor, read: Sequence[_Read], reference: Tensor) -> Tensor:
     curves = tone.tone_curve(_counts(read).flatten(0, 1), reference.flatten(0, 1))
     return tone.apply_curve(crops.flatten(0, 1), curves).view(crops.shape)
-
-
-def tone_bank(real: Source, photos: int, seed: int, white: int = 0) -> Tensor | None:
-    """Tones of `photos` real photos drawn by seed, (K, C, Q).
-
-    None for 0; all of them if there are fewer. `white` is that of `Data`.
-    """
-    if not photos:
-        return None
-    chosen = real.some(photos, np.random.default_rng([seed, 1]))
-    channels = real.channels
-    seen = (Pixels(real.images[index], channels, white=white).colour()[0] for index in chosen)
-    return torch.stack([tone.quantiles(tone.histogram(photo)) for photo in seen])

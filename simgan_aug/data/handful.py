@@ -11,6 +11,7 @@ from torch import Tensor
 
 from simgan_aug import tone
 from simgan_aug.alarms import Handful
+from simgan_aug.bank import Bank
 from simgan_aug.config import Config
 from simgan_aug.data.crops import Crops
 from simgan_aug.data.source import Source
@@ -37,7 +38,7 @@ def take_handful(
     synthetic: Source,
     real: Source,
     config: Config,
-    bank: Tensor | None,
+    bank: Bank | None,
     paired: bool,
 ) -> Handful:
     """Evenly spaced images of both sides, and one batch as training cuts it.
@@ -45,7 +46,7 @@ def take_handful(
     Args:
         synthetic, real: what the run trains on.
         config: of the run.
-        bank: (K, C, Q) tones; the image with number i takes the one that seed i picks.
+        bank: tones of photos; the image with number i takes the one that seed i draws.
         paired: whether real crops come with their own tone.
     """
     seed, match = config.training.seed, config.tone.match == "before"
@@ -64,7 +65,7 @@ def take_handful(
 
 
 def take_labelled(
-    synthetic: Source, config: Config, bank: Tensor | None, count: int, most: int
+    synthetic: Source, config: Config, bank: Bank | None, count: int, most: int
 ) -> tuple[list[Array], list[list[Box]]]:
     """Evenly spaced images as a network gets them, or windows of large ones, and their boxes.
 
@@ -81,9 +82,9 @@ def take_labelled(
         window, inside = _window(image.shape[0], image.shape[1], own)
         pixels = _colour(image[window], white)
         if bank is not None and match:
-            curve = tone.tone_curve(
-                tone.histogram(_colour(image, white)), tone.pick(bank, [number])[0]
-            )
+            whole = _colour(image, white)
+            taken = bank.pick(bank.drawn([number]), tone.tones_of(whole[None]))
+            curve = tone.tone_curve(tone.histogram(whole), taken[0])
             pixels = tone.apply_curve(pixels, curve)
         images.append(_image(pixels))
         labels.append(inside)

@@ -112,7 +112,7 @@ class Subject:
 
 
 def tones(count: int, channels: int, seed: int = 0) -> Tensor:
-    """Tones of photos, as a bank holds them: (count, C, Q) in [0, 1]."""
+    """Tones of photos, as a `Bank` holds them: (count, C, Q) in [0, 1]."""
     photos = drawn(count, channels, 8, 8, seed=seed, low=0)
     toned = (photo ** (number + 1) for number, photo in enumerate(photos))
     return torch.stack([quantiles(histogram(photo)) for photo in toned])

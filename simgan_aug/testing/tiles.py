@@ -8,6 +8,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from simgan_aug.bank import Bank
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks.contract import halo, takes_reference
 from simgan_aug.testing.checks import differs, drawn, lesson
@@ -62,7 +63,7 @@ def _refined(network: nn.Module, image: Tensor, bytes_per_pixel: int) -> Tensor:
     """An image refined in 1 MiB."""
     bank, network = None, copy.deepcopy(network)
     if takes_reference(network):
-        bank = tones(2, len(image))
+        bank = Bank(tones(2, len(image)))
     network.bytes_per_pixel = bytes_per_pixel  # type: ignore[assignment]
     fixed = {"device": "cpu", "max_workspace_mb": 1, "precision": "fp32"}
     refine = ImageRefiner(network, len(image), bank, match="never", **fixed)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from simgan_aug import shared
 from simgan_aug.backends import NAMES, backend_of
 from simgan_aug.backends import openvino as openvino_module
+from simgan_aug.bank import Bank
 from simgan_aug.errors import ConfigError, DependencyError
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import ResNetRefiner, UnshuffleRefiner
@@ -47,7 +48,7 @@ def awake(form):
 
 
 def refining(network, **options):
-    bank = torch.rand(4, 3, 64, generator=torch.Generator().manual_seed(0)).sort().values
+    bank = Bank(torch.rand(4, 3, 64, generator=torch.Generator().manual_seed(0)).sort().values)
     return ImageRefiner(network, 3, bank, "never", **{"precision": "fp32"} | options)
 
 

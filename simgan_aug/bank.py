@@ -1,0 +1,128 @@
+"""The bank: tones of real photos, and which of them an image takes.
+
+In the tone of any other scene no scene is more real: a white sky in the tone of a kitchen is
+orange. It should take that of a photo that is like it. Where all renders look alike (hands before a
+backdrop), no photo is more like one of them than like another, and what helps is that each is seen
+in many tones. One rule does both: of all ways to hand out photos' tones to synthetic images, every
+photo as often as any other, that which changes the images least, but for a tolerance. That is
+optimal transport with an entropy (Cuturi, NeurIPS 2013, https://arxiv.org/abs/1306.0895): a photo
+is taken with a probability that falls with its distance from the image, and rises with a bias of
+its own, without which a tone that no render is near would never be seen.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simgan_aug import draws
+from simgan_aug.tone import LEVELS
+
+TOLERANCE = 10
+"""Levels: photos whose tones are closer to an image, root mean square, are about as likely."""
+
+SIDE = 64
+"""Px each way, about, of the pixels that tell the tone of an image: of more every second, third
+and so on is looked at."""
+
+_ROUNDS, _EVEN = 1000, 0.01
+"""Of Sinkhorn's algorithm, at most; and how evenly photos are to be taken for it to end before."""
+
+_TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Tones of real photos, of which an image takes one."""
+
+    tones: Tensor
+    """(K, C, Q) in [0, 1], from `simgan_aug.tone.quantiles`."""
+    bias: Tensor | None = None
+    """(K,) float32, of the logarithm of each one's chance; None: any is as likely, whatever the
+    image."""
+
+    def __len__(self) -> int:
+        """Photos."""
+        return len(self.tones)
+
+    @property
+    def chooses(self) -> bool:
+        """Whether it matters what an image's own tone is."""
+        return self.bias is not None
+
+    def to(self, device: torch.device) -> Bank:
+        """The same on a device."""
+        bias = None if self.bias is None else self.bias.to(device)
+        return Bank(self.tones.to(device), bias)
+
+    def drawn(self, seeds: Sequence[int] | draws.Bits) -> Tensor:
+        """What seeds draw for `pick`: (N,) numbers of photos, or (N, K) float64, of each photo what
+        is added to the logarithm of its chance (Gumbel's trick: the largest sum is drawn, so that
+        images that are nearly alike take the same photo by the same seed, nearly always)."""
+        if self.bias is None:
+            rows = (draws.uniforms(seeds, draws.TONE) * len(self)).astype(np.int64)
+            return torch.from_numpy(rows)
+        words = draws.bits(seeds, draws.TONE)
+        photos = np.arange(len(self), dtype=np.uint64)
+        keys = draws.keyed(np.repeat(words, len(photos)), np.tile(photos, len(words)))
+        numbers = draws.uniforms(keys, draws.TONE).reshape(len(words), len(photos))
+        return torch.from_numpy(-np.log(-np.log1p(-numbers) + _TINY))
+
+    def pick(self, drawn: Tensor, images: Tensor | None) -> Tensor:
+        """The tones that images take, (N, C, Q), waiting for nothing.
+
+        Args:
+            drawn: from `drawn`.
+            images: (N, C, Q), the images' own tones; None will do where there is no bias.
+        """
+        rows = drawn
+        if self.bias is not None:
+            assert images is not None
+            rows = (logits(self.tones, self.bias, images) + drawn).argmax(1)
+        return self.tones.index_select(0, rows)  # an index would wake all threads
+
+
+def logits(tones: Tensor, bias: Tensor, images: Tensor) -> Tensor:
+    """How likely images are to take each tone, as logarithms but for a constant of each image.
+
+    (K, C, Q), (K,), (N, C, Q) -> (N, K) float64.
+    """
+    return bias.double() - _costs(tones, images)
+
+
+def balanced(tones: Tensor, images: Tensor) -> Tensor:
+    """The bias by which all photos are taken as often: Sinkhorn's algorithm.
+
+    Args:
+        tones: (K, C, Q), those of photos.
+        images: (N, C, Q), those of synthetic images.
+
+    Returns:
+        (K,) float32, 0 in the mean.
+    """
+    costs, bias = _costs(tones, images), tones.new_zeros(len(tones), dtype=torch.float64)
+    for _ in range(_ROUNDS):
+        taken = torch.log_softmax(bias - costs, dim=1).logsumexp(0)
+        uneven = taken - math.log(len(images) / len(tones))  # 0 where one has its share
+        bias -= uneven
+        if uneven.abs().max() < _EVEN:
+            break
+    return (bias - bias.mean()).float()
+
+
+def _costs(tones: Tensor, images: Tensor) -> Tensor:
+    """What it costs images to take tones, (N, K) float64.
+
+    In units of twice the squared tolerance, the mean square by which their quantiles differ: it is
+    how much a whole match would change the image (Wasserstein's distance, squared, by channel).
+    """
+    # In whole levels, whose sums of squares are the same in any order, and by no product of
+    # matrices, which torch refuses a GPU where it is to be deterministic.
+    own, others = ((each.double() * (LEVELS - 1)).round().flatten(1) for each in (images, tones))
+    apart = torch.cdist(own, others, compute_mode="donot_use_mm_for_euclid_dist")
+    return apart.square() / (own.shape[1] * 2 * TOLERANCE**2)

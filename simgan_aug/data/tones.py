@@ -1,0 +1,44 @@
+"""The bank of a run: tones of some of its photos, and how its synthetic images share them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from simgan_aug import tone
+from simgan_aug.bank import SIDE, Bank, balanced
+from simgan_aug.config import Tone
+from simgan_aug.data.source import Source
+from simgan_aug.pixels import Pixels
+
+RENDERS = 256
+"""Synthetic images by which it is told how often each photo is taken."""
+
+
+def tone_bank(
+    real: Source, synthetic: Source, config: Tone, seed: int, white: int = 0
+) -> Bank | None:
+    """Tones of real photos drawn by seed, all if there are fewer than are asked for.
+
+    Args:
+        real: whose photos they are.
+        synthetic: the images that are to take them.
+        config: how many, and which of them an image takes; 0 photos: there is no bank.
+        seed: of the photos, and of the synthetic images that are looked at.
+        white: that of `Data`.
+    """
+    if not config.photos:
+        return None
+    tones = _tones(real, config.photos, seed, white)
+    if config.choice == "any":
+        return Bank(tones)
+    return Bank(tones, balanced(tones, _tones(synthetic, RENDERS, seed, white)))
+
+
+def _tones(source: Source, count: int, seed: int, white: int) -> Tensor:
+    """Of some images of a source, (N, C, Q)."""
+    chosen = source.some(count, np.random.default_rng([seed, 1]))
+    channels = source.channels
+    seen = (Pixels(source.images[index], channels, white=white) for index in chosen)
+    return torch.cat([tone.tones_of(image.thinned(SIDE).colour()) for image in seen])
