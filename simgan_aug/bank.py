@@ -12,6 +12,7 @@ its own, without which a tone that no render is near would never be seen.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,46 +84,49 @@ class Bank:
         rows = drawn
         if self.bias is not None:
             assert images is not None
-            rows = (logits(self.tones, self.bias, images) + drawn).argmax(1)
+            rows = (self.logits(images) + drawn).argmax(1)
         return self.tones.index_select(0, rows)  # an index would wake all threads
 
+    def logits(self, images: Tensor) -> Tensor:
+        """How likely images are to take each tone, as logarithms but for a constant of each image.
 
-def logits(tones: Tensor, bias: Tensor, images: Tensor) -> Tensor:
-    """How likely images are to take each tone, as logarithms but for a constant of each image.
+        (N, C, Q) -> (N, K) float64.
+        """
+        return -self._costs(images) if self.bias is None else self.bias - self._costs(images)
 
-    (K, C, Q), (K,), (N, C, Q) -> (N, K) float64.
-    """
-    return bias.double() - _costs(tones, images)
+    def balanced(self, images: Tensor) -> Bank:
+        """The same with the bias by which images take all photos as often: Sinkhorn's algorithm.
+
+        Args:
+            images: (N, C, Q), tones of synthetic images; the bias is 0 in the mean.
+        """
+        costs, bias = self._costs(images), torch.zeros(len(self), dtype=torch.float64)
+        for _ in range(_ROUNDS):
+            taken = torch.log_softmax(bias - costs, dim=1).logsumexp(0)
+            uneven = taken - math.log(len(images) / len(self))  # 0 where one has its share
+            bias -= uneven
+            if uneven.abs().max() < _EVEN:
+                break
+        return Bank(self.tones, (bias - bias.mean()).float())
+
+    def _costs(self, images: Tensor) -> Tensor:
+        """What it costs images to take tones, (N, K) float64.
+
+        In units of twice the squared tolerance, the mean square by which their quantiles differ: it
+        is how much a whole match would change the image (Wasserstein's distance, squared, by
+        channel).
+        """
+        own, known = _levels(images), self._known
+        # By no product of matrices, which torch refuses a GPU where it is to be deterministic.
+        apart = torch.cdist(own, known, compute_mode="donot_use_mm_for_euclid_dist")
+        return apart.square() / (known.shape[1] * 2 * TOLERANCE**2)
+
+    @functools.cached_property
+    def _known(self) -> Tensor:
+        return _levels(self.tones)
 
 
-def balanced(tones: Tensor, images: Tensor) -> Tensor:
-    """The bias by which all photos are taken as often: Sinkhorn's algorithm.
-
-    Args:
-        tones: (K, C, Q), those of photos.
-        images: (N, C, Q), those of synthetic images.
-
-    Returns:
-        (K,) float32, 0 in the mean.
-    """
-    costs, bias = _costs(tones, images), tones.new_zeros(len(tones), dtype=torch.float64)
-    for _ in range(_ROUNDS):
-        taken = torch.log_softmax(bias - costs, dim=1).logsumexp(0)
-        uneven = taken - math.log(len(images) / len(tones))  # 0 where one has its share
-        bias -= uneven
-        if uneven.abs().max() < _EVEN:
-            break
-    return (bias - bias.mean()).float()
-
-
-def _costs(tones: Tensor, images: Tensor) -> Tensor:
-    """What it costs images to take tones, (N, K) float64.
-
-    In units of twice the squared tolerance, the mean square by which their quantiles differ: it is
-    how much a whole match would change the image (Wasserstein's distance, squared, by channel).
-    """
-    # In whole levels, whose sums of squares are the same in any order, and by no product of
-    # matrices, which torch refuses a GPU where it is to be deterministic.
-    own, others = ((each.double() * (LEVELS - 1)).round().flatten(1) for each in (images, tones))
-    apart = torch.cdist(own, others, compute_mode="donot_use_mm_for_euclid_dist")
-    return apart.square() / (own.shape[1] * 2 * TOLERANCE**2)
+def _levels(tones: Tensor) -> Tensor:
+    """(N, C, Q) in [0, 1] -> (N, C * Q) float64, whole: sums of squares are the same in any
+    order."""
+    return (tones.double() * (LEVELS - 1)).round().flatten(1)

@@ -132,8 +132,9 @@ class ImageRefiner:
         Args:
             image: see `simgan_aug.pixels.Pixels`; or a list of images of any sizes, answered by a
                 list.
-            seed: draws the noise and the reference photo, per image; one int s for a batch or list
-                means s, s + 1, and so on.
+            seed: draws the noise and the photo whose tone is taken, per image; one int s for a
+                batch or list means s, s + 1, and so on. Images of a batch, not of a list, that
+                share a seed, as frames of a video do, share the photo.
             strength: 0 gives the image back, 1 all of the change; the change is blended linearly.
                 One number, or one for each image of a batch or list.
             channel_order: "rgb", or "bgr" as OpenCV reads.
@@ -163,7 +164,7 @@ class ImageRefiner:
     ) -> list[Image]:
         def refine(some: Image, rows: list[int]) -> Image:
             drawn = [seeds[row] for row in rows], [strengths[row] for row in rows]
-            return self._refine(some, *drawn, channel_order)
+            return self._refine(some, *drawn, channel_order, is_batch=False)
 
         if self.device.type == "cuda":
             return in_batches(images, refine)
@@ -175,6 +176,7 @@ class ImageRefiner:
         seed: int | Sequence[int],
         strength: float | Sequence[float],
         channel_order: str,
+        is_batch: bool = True,
     ) -> Image:
         # Floats on a GPU are looked at once only: each look waits for the GPU.
         look = not self._looked
@@ -182,8 +184,7 @@ class ImageRefiner:
         self._looked = True
         count = pixels.shape[0]
         seeds, strengths = seeds_of(seed, count), strengths_of(strength, count)
-        first: dict[int, int] = {}
-        leading = [first.setdefault(each, row) for row, each in enumerate(seeds)]
+        leading = _leading(seeds) if is_batch else list(range(count))
         return pixels.gathered(
             self._refined(
                 pixels.part(rows, self.device),
@@ -237,6 +238,12 @@ class ImageRefiner:
         if self.bank is None or self.match != "after":
             return None
         return tone.pick_shares(self.share, seeds)
+
+
+def _leading(seeds: list[int]) -> list[int]:
+    """Of each image the first that has its seed."""
+    first: dict[int, int] = {}
+    return [first.setdefault(seed, row) for row, seed in enumerate(seeds)]
 
 
 def _is_one(value: Any) -> bool:

@@ -154,7 +154,8 @@ def _histograms(images: Tensor, seen: Tensor | None) -> Tensor:
     """
     if not images.is_cuda or torch.are_deterministic_algorithms_enabled():
         masks = [None] * len(images) if seen is None else list(seen)
-        return torch.stack([histogram(*each) for each in zip(images, masks, strict=True)])
+        count = histogram if images.is_cuda else _histogram
+        return torch.stack([count(*each) for each in zip(images, masks, strict=True)])
     channels = images.shape[1]
     bins = channels * LEVELS
     first = torch.arange(0, bins, LEVELS, device=images.device)[:, None, None]  # of each channel
@@ -207,6 +208,12 @@ def _bands(pixels: Tensor) -> list[slice]:
 def _positions(pixels: Tensor) -> Tensor:
     """On the scale of levels."""
     return (pixels * (LEVELS - 1)).clamp_(0, LEVELS - 1)
+
+
+def _histogram(image: Tensor, seen: Tensor | None) -> Tensor:
+    """`histogram` on a CPU, in a third of the time."""
+    levels = (image * (LEVELS - 1)).round_().clamp_(0, LEVELS - 1).to(torch.uint8)
+    return _counts(levels.movedim(0, -1).contiguous().numpy(), seen)
 
 
 def _counts(level: Levels, seen: Tensor | None) -> Tensor:

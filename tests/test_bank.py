@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgan_aug import tone
-from simgan_aug.bank import SIDE, TOLERANCE, Bank, balanced, logits
+from simgan_aug.bank import SIDE, TOLERANCE, Bank
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import UnshuffleRefiner
 
@@ -32,7 +32,7 @@ TONES = st.lists(st.integers(0, 255), min_size=1, max_size=9)
 def test_an_image_always_takes_the_tone_of_one_photo_by_a_seed(photos, own, seed):
     tones = flat(*photos)
 
-    for bank in (Bank(tones), Bank(tones, balanced(tones, flat(own)))):
+    for bank in (Bank(tones), Bank(tones).balanced(flat(own))):
         (first,), (second,) = (bank.pick(bank.drawn([seed]), flat(own)) for _ in range(2))
         assert torch.equal(first, second)
         assert any(torch.equal(first, each) for each in tones)
@@ -49,14 +49,14 @@ def test_without_a_bias_any_photo_is_as_likely_whatever_the_image():
 def test_all_images_together_take_every_photo_as_often_as_any_other(photos, images):
     tones, own = flat(*photos), flat(*images)
 
-    share = logits(tones, balanced(tones, own), own).softmax(1).mean(0)
+    share = Bank(tones).balanced(own).logits(own).softmax(1).mean(0)
 
     assert torch.allclose(share * len(photos), torch.ones_like(share), atol=0.02)
 
 
 def test_images_take_the_tone_of_photos_that_are_like_them():
     tones = flat(20, 25, 200, 205)
-    bank = Bank(tones, balanced(tones, flat(18, 30, 190, 220)))
+    bank = Bank(tones).balanced(flat(18, 30, 190, 220))
 
     assert taken(bank, flat(22))[2:].sum() == 0
     assert taken(bank, flat(210))[:2].sum() == 0
@@ -66,14 +66,14 @@ def test_images_take_the_tone_of_photos_that_are_like_them():
 def test_images_that_are_alike_take_any_photo():
     tones = flat(0, 90, 170, 255)
 
-    bank = Bank(tones, balanced(tones, flat(128, 128)))
+    bank = Bank(tones).balanced(flat(128, 128))
 
     assert taken(bank, flat(128)).tolist() == pytest.approx([0.25] * 4, abs=0.03)
 
 
 def test_the_brightest_images_take_the_brightest_photos_however_dark_all_photos_are():
     tones = flat(10, 30, 50, 70)
-    bank = Bank(tones, balanced(tones, flat(130, 170, 210, 250)))
+    bank = Bank(tones).balanced(flat(130, 170, 210, 250))
 
     assert taken(bank, flat(130)).argmax() == 0
     assert taken(bank, flat(250)).argmax() == 3
@@ -96,7 +96,7 @@ def test_an_image_in_a_batch_takes_what_it_takes_alone(seed, count, channels):
         return tone.tones_of(torch.rand(size, channels, 5, 6, generator=generator) ** 2)
 
     tones, own = drawn(7), drawn(count)
-    bank = Bank(tones, balanced(tones, own))
+    bank = Bank(tones).balanced(own)
     together = bank.pick(bank.drawn(range(count)), own)
 
     for row in range(count):
@@ -105,7 +105,7 @@ def test_an_image_in_a_batch_takes_what_it_takes_alone(seed, count, channels):
 
 def test_images_that_are_nearly_alike_take_the_same_photo_by_the_same_seed():
     tones = flat(*range(0, 250, 2))
-    bank = Bank(tones, balanced(tones, tones))
+    bank = Bank(tones).balanced(tones)
 
     one, other = (bank.pick(bank.drawn(range(1000)), flat(level)) for level in (120, 121))
 
@@ -122,6 +122,14 @@ def test_frames_that_have_one_seed_take_one_photo_however_they_differ():
 
         assert (made - made[0]).abs().max() < 0.01
         assert len(refine(frames, seed=range(10)).mean((1, 2, 3)).round(decimals=2).unique()) == 2
+
+
+def test_images_of_a_list_take_each_its_own_whatever_their_seed():
+    frames = [torch.full((3, 6, 6), level / 255) for level in (20, 200)]
+
+    dark, light = refiner(LIGHT_AND_DARK)(frames, seed=[7, 7])
+
+    assert dark.max() < 0.1 < 0.7 < light.min()
 
 
 def refiner(bank, **options):
@@ -169,7 +177,7 @@ def test_an_image_takes_the_same_photo_at_any_precision():
     generator = torch.Generator().manual_seed(0)
     tones = tone.tones_of(torch.rand(16, 3, 8, 8, generator=generator))
     images = (torch.rand(12, 3, 9, 9, generator=generator) * 255).to(torch.uint8)
-    bank = Bank(tones, balanced(tones, tones))
+    bank = Bank(tones).balanced(tones)
 
     one, other = (refiner(bank, precision=name)(images) for name in ("fp32", "bf16"))
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from simgan_aug import noise, tone
-from simgan_aug.bank import Bank, balanced
+from simgan_aug.bank import Bank
 from simgan_aug.config import Config, Training
 from simgan_aug.data import RefinedLoader
 from simgan_aug.descent import Descent
@@ -57,7 +57,7 @@ def toning(device, match="after", channels=3, **options):
     generator = torch.Generator().manual_seed(0)
     real = torch.rand(5, channels, 8, 8, generator=generator) / 2
     tones = tone.tones_of(real)
-    bank = Bank(tones, balanced(tones, tones))
+    bank = Bank(tones).balanced(tones)
     torch.manual_seed(0)
     network = UnshuffleRefiner(channels, 2, 8, 1, pixel_features=4)
     torch.nn.init.normal_(network.head.weight, std=0.1)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgan_aug import noise, refining, tone
-from simgan_aug.bank import Bank, balanced
+from simgan_aug.bank import Bank
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import UnshuffleRefiner
 
@@ -165,7 +165,7 @@ def as_on_a_gpu(monkeypatch):
 def refiner(match="after", photos=True, max_workspace_mb=1024):
     generator = torch.Generator().manual_seed(0)
     tones = torch.rand(3, 3, tone.QUANTILES, generator=generator).sort(-1).values
-    bank = Bank(tones, balanced(tones, tones))
+    bank = Bank(tones).balanced(tones)
     torch.manual_seed(0)
     network = UnshuffleRefiner(3, 4, 8, 1, pixel_features=4)
     torch.nn.init.normal_(network.head.weight, std=0.1)

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from simgan_aug import tone
-from simgan_aug.bank import Bank, balanced
+from simgan_aug.bank import Bank
 from simgan_aug.checkpoint import Checkpoint, save_checkpoint
 from simgan_aug.config import Config, Part, Tone
 from simgan_aug.configfile import load_preset
@@ -113,4 +113,4 @@ def _bank(photos: Sequence[Path]) -> Bank:
     """As of a run whose synthetic images have the photos' tones."""
     decoded = (torch.from_numpy(decoded_image(photo)).movedim(-1, 0)[None] for photo in photos)
     tones = torch.cat([tone.tones_of(image.float() / 255) for image in decoded])
-    return Bank(tones, balanced(tones, tones))
+    return Bank(tones).balanced(tones)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from simgan_aug import tone
-from simgan_aug.bank import SIDE, Bank, balanced
+from simgan_aug.bank import SIDE, Bank
 from simgan_aug.config import Tone
 from simgan_aug.data.source import Source
 from simgan_aug.pixels import Pixels
@@ -33,7 +33,7 @@ def tone_bank(
     tones = _tones(real, config.photos, seed, white)
     if config.choice == "any":
         return Bank(tones)
-    return Bank(tones, balanced(tones, _tones(synthetic, RENDERS, seed, white)))
+    return Bank(tones).balanced(_tones(synthetic, RENDERS, seed, white))
 
 
 def _tones(source: Source, count: int, seed: int, white: int) -> Tensor:
