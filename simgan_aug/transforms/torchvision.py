@@ -43,10 +43,11 @@ class Refine(v2.Transform):  # type: ignore[misc]
 
     Place it first: it has been trained on whole renders, and a cache finds again what is not yet
     cropped. Images and videos of one sample are refined by one seed, all frames of a video in one
-    form; images of a batch have seeds of their own. All else of a sample comes out as the same objects,
-    and so does the image that is not refined. A tensor without a type is an image where torchvision
-    takes it for one (so does `v2.ToImage`): give masks and boxes theirs. The network stays out of
-    the host's `parameters()`, `state_dict()` and `train()`, and no gradient passes through it.
+    form; images of a batch have seeds of their own. All else of a sample comes out as the same
+    objects, and so does the image that is not refined. A tensor without a type is an image where
+    torchvision takes it for one (so does `v2.ToImage`): give masks and boxes theirs. The network
+    stays out of the host's `parameters()`, `state_dict()` and `train()`, and no gradient passes
+    through it.
 
     Args:
         refiner: path of a refiner file, a name under which a plugin ships one, or an
