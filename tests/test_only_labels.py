@@ -12,7 +12,7 @@ from simgan_aug.cli import main
 from simgan_aug.coco import Annotation
 from simgan_aug.dataset import RefineJob, refine, verify
 from simgan_aug.dataset.plan import Settings
-from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.errors import ConfigError, DataError, ImageError
 from simgan_aug.geometry import labelled_area
 from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
@@ -120,6 +120,19 @@ def test_an_image_of_which_nothing_is_labelled_stays_and_is_counted(data, label)
     report = json.loads((data / "out" / "report.json").read_text())
     assert report["notes"] == {"nothing is labelled, so that it is as it was (--only-labels)": 1}
     assert verify(data / "out").complete
+
+
+def test_a_guard_counts_the_images_that_it_has_looked_at(data):
+    refined(data, {"0.png": scene(0), "1.png": scene(1)}, [[], [BOX]], guard="image")
+
+    assert json.loads((data / "out" / "report.json").read_text())["guard"]["images"] == 1
+
+
+def test_a_size_other_than_stated_is_not_told_to_be_let_through(data):
+    with pytest.raises(ImageError, match=r"1\.png: is 20x10, the annotations say") as caught:
+        refined(data, {"0.png": scene(0), "1.png": np.zeros((10, 20, 3), np.uint8)}, [[BOX], [BOX]])
+
+    assert "--allow-size-mismatch" not in str(caught.value)
 
 
 def test_a_file_of_which_nothing_is_labelled_is_not_encoded_anew(data):

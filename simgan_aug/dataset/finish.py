@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
-from simgan_aug.dataset.plan import REPORT, Settings
+from simgan_aug.dataset.plan import REPORT, UNLABELLED, Settings
 from simgan_aug.dataset.splice import Rename, spliced
 from simgan_aug.dataset.storage import digest_of, read_json
 from simgan_aug.errors import DataError
@@ -118,7 +118,7 @@ def _guarded(settings: Settings, settled: _Settled) -> dict[str, Any]:
     kept = sum(decision["strength"] == 0 for decision in decisions.values())
     return {
         "policy": settings.guard,
-        "images": settled.done,
+        "images": settled.done - settled.notes[UNLABELLED],
         "blended": len(decisions) - kept,
         "kept": kept,
         "decisions": decisions,

@@ -37,6 +37,9 @@ FORMATS = ("keep", "png", "jpeg", "webp")
 POLICIES = ("stop", "copy", "skip")
 GUARDS = ("off", *GUARD_POLICIES)
 
+UNLABELLED = "nothing is labelled, so that it is as it was (--only-labels)"
+"""Note of such an image."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -113,6 +116,11 @@ class Settings:
         return result
 
     @property
+    def as_it_is(self) -> str:
+        """What a message says of an image of another size than stated, where it could be taken."""
+        return "" if self.only_labels else " (as it is: --allow-size-mismatch)"
+
+    @property
     def needs_labels(self) -> bool:
         """Whether the annotations of an image have a say in its pixels."""
         return self.guard != "off" or self.only_labels
@@ -153,20 +161,22 @@ def planned(annotations: Sequence[Path], settings: Settings) -> list[coco.CocoIm
         for image in coco.read_images(path):
             other = listed.setdefault(image.file_name, image)
             if other is not image and not settings.allow_size_mismatch:
-                listed[image.file_name] = _agreed(other, image, path)
+                listed[image.file_name] = _agreed(other, image, path, settings)
     if not listed:
         raise DataError(f"{', '.join(map(str, annotations))}: no images listed")
     _check_distinct(listed, settings)
     return list(listed.values())
 
 
-def _agreed(one: coco.CocoImage, other: coco.CocoImage, path: Path) -> coco.CocoImage:
+def _agreed(
+    one: coco.CocoImage, other: coco.CocoImage, path: Path, settings: Settings
+) -> coco.CocoImage:
     """Two entries of one image, of which one may not say its size."""
     for mine, its in ((one.width, other.width), (one.height, other.height)):
         if mine != its and None not in (mine, its):
             raise DataError(
                 f"{one.file_name}: listed as {_size(one)} and, in {path}, as {_size(other)}; one "
-                "of them is wrong (or: --allow-size-mismatch)"
+                f"of them is wrong{settings.as_it_is}"
             )
     return other if None in (one.width, one.height) else one
 

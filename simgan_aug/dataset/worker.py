@@ -18,7 +18,7 @@ import numpy as np
 from simgan_aug.audit import Guard, Guarded, Limits
 from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
-from simgan_aug.dataset.plan import Settings, place_of
+from simgan_aug.dataset.plan import UNLABELLED, Settings, place_of
 from simgan_aug.dataset.storage import Folder
 from simgan_aug.errors import (
     DataError,
@@ -36,9 +36,6 @@ Array = np.ndarray[Any, Any]
 
 ROOM = 2**25
 """Pixels of the images that a worker holds at once; a larger image is alone."""
-
-UNLABELLED = "nothing is labelled, so that it is as it was (--only-labels)"
-"""Note of such an image."""
 
 
 class Item(NamedTuple):
@@ -213,7 +210,7 @@ class Worker:
             try:
                 check_size(stated, *work.image.pixels.shape[:2])
             except ImageError as error:
-                raise ImageError(f"{error} (as it is: --allow-size-mismatch)") from None
+                raise ImageError(f"{error}{self._settings.as_it_is}") from None
 
     def _change(self, work: _Work) -> None:
         assert work.image is not None
