@@ -8,11 +8,16 @@ photo as often as any other, that which changes the images least, but for a tole
 optimal transport with an entropy (Cuturi, NeurIPS 2013, https://arxiv.org/abs/1306.0895): a photo
 is taken with a probability that falls with its distance from the image, and rises with a bias of
 its own, without which a tone that no render is near would never be seen.
+
+A photo's tone is that of one scene, and a bank holds few: where both sides have the same tones, to
+take one would still change images as much as one half of the photos differs from the other. So a
+match goes as far as the two sides differ by more than that.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,6 +51,8 @@ class Bank:
     bias: Tensor | None = None
     """(K,) float32, of the logarithm of each one's chance; None: any is as likely, whatever the
     image."""
+    reach: float = 1.0
+    """How far a match goes, in [0, 1], from `reach`."""
 
     def __len__(self) -> int:
         """Photos."""
@@ -59,7 +66,7 @@ class Bank:
     def to(self, device: torch.device) -> Bank:
         """The same on a device."""
         bias = None if self.bias is None else self.bias.to(device)
-        return Bank(self.tones.to(device), bias)
+        return Bank(self.tones.to(device), bias, self.reach)
 
     def drawn(self, seeds: Sequence[int] | draws.Bits) -> Tensor:
         """What seeds draw for `pick`: (N,) numbers of photos, or (N, K) float64, of each photo what
@@ -107,7 +114,13 @@ class Bank:
             bias -= uneven
             if uneven.abs().max() < _EVEN:
                 break
-        return Bank(self.tones, (bias - bias.mean()).float())
+        return Bank(self.tones, (bias - bias.mean()).float(), self.reach)
+
+    def change(self, images: Tensor) -> float:
+        """How much images would change if each took the mean of the tones that it may take: the
+        mean square of levels, of (N, C, Q)."""
+        wanted = self.logits(images).softmax(1) @ self._known
+        return float((wanted - _levels(images)).square().mean())
 
     def _costs(self, images: Tensor) -> Tensor:
         """What it costs images to take tones, (N, K) float64.
@@ -124,6 +137,28 @@ class Bank:
     @functools.cached_property
     def _known(self) -> Tensor:
         return _levels(self.tones)
+
+
+def reach(images: Tensor, tones: Tensor) -> float:
+    """The share of what two sides differ by that is more than what halves of each differ by.
+
+    Args:
+        images: (N, C, Q), tones of synthetic images.
+        tones: (K, C, Q), those of photos.
+
+    Returns:
+        0 where they differ by nothing more, 1 at most, and where a side has no halves.
+    """
+    if min(len(images), len(tones)) < 2:
+        return 1.0
+    sides = [[side[start::2] for start in (0, 1)] for side in (images, tones)]
+
+    def change(some: Tensor, others: Tensor) -> float:
+        return Bank(others).balanced(some).change(some)
+
+    between = sum(change(*pair) for pair in itertools.product(*sides))
+    within = sum(change(*pair) for side in sides for pair in itertools.permutations(side))
+    return max(0.0, 1 - within / between) if between else 0.0
 
 
 def _levels(tones: Tensor) -> Tensor:

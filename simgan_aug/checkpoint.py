@@ -68,6 +68,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "format": FORMAT,
         "channels": checkpoint.channels,
         "range": [-1, 1],
+        "reach": 1.0 if checkpoint.bank is None else checkpoint.bank.reach,
         "refiner": {"name": part.name, "distribution": distribution, "version": version},
         "config": checkpoint.config.to_builtins(),
         "provenance": checkpoint.provenance,
@@ -144,11 +145,12 @@ def load(refiner: str | os.PathLike[str]) -> Checkpoint:
         settings = configfile.parse(header["config"], source=str(path))
         channels, provenance = int(header["channels"]), dict(header["provenance"])
         network = _network(path, settings, channels, tensors, dict(header["refiner"]))
+        reach = _reach(path, header)
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: its header is damaged: {type(error).__name__}: {error}"
         ) from None
-    bank = _bank(path, tensors, settings, channels)
+    bank = _bank(path, tensors, settings, channels, reach)
     if bank is not None and bank.bias is None:  # as of an earlier simgan_aug, which knew no choice
         tone = dataclasses.replace(settings.tone, choice="any")
         settings = dataclasses.replace(settings, tone=tone)
@@ -262,7 +264,11 @@ def _shapes(build: Callable[[], nn.Module]) -> dict[str, Tensor]:
 
 
 def _bank(
-    path: str | os.PathLike[str], tensors: Mapping[str, Tensor], settings: Config, channels: int
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    settings: Config,
+    channels: int,
+    reach: float,
 ) -> Bank | None:
     tones, bias = tensors.get(_BANK), tensors.get(_BIAS)
     if tones is None:
@@ -285,7 +291,15 @@ def _bank(
         raise CheckpointError(
             f"{path}: {_BIAS}: expected float32 {tuple(tones.shape[:1])}, got {_form(bias)}"
         )
-    return Bank(tones, bias)
+    return Bank(tones, bias, reach)
+
+
+def _reach(path: str | os.PathLike[str], header: Mapping[str, Any]) -> float:
+    """How far a match goes; the whole way in a file of an earlier simgan_aug."""
+    reach = float(header.get("reach", 1.0))
+    if not 0 <= reach <= 1:
+        raise CheckpointError(f"{path}: reach must lie in [0, 1], got {reach}")
+    return reach
 
 
 def _form(tensor: Tensor | None) -> str:

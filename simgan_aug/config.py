@@ -88,16 +88,17 @@ class Tone:
     """Real photos whose tone is kept in the checkpoint; 0: none."""
     choice: str = "alike"
     """Which photos an image draws from: "alike", most likely one whose tone is like its own, while
-    all images together take every photo as often as any other; or "any" of them. Where synthetic
-    images hardly differ in tone, it is the same (`simgan_aug.bank`)."""
+    all images together take every photo as often as any other, and the match goes as far as tones
+    of the two sides differ by more than those of one (`simgan_aug.bank`); or "any" of them, and the
+    whole way."""
     match: str = "after"
     """When an image's histogram is matched to the tone: "after" the network, which gives one image
     as many forms as there are tones; "before" it; or "never", and only a network that takes a
     reference sees the tone. What matching changes is bound neither by label weights nor by a
     refiner's `max_change`."""
     share: tuple[float, float] = (0.5, 1.0)
-    """Share of the match after the network, drawn from this range per image by its seed; before the
-    network the match is whole."""
+    """Share of the way that the match after the network goes, drawn from this range per image by
+    its seed; before the network the match is whole."""
 
     def __post_init__(self) -> None:
         """Reject impossible values."""

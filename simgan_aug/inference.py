@@ -35,7 +35,8 @@ class ImageRefiner:
         bank: tones of real photos; None: no tone step, no reference.
         match: when each image is matched to its tone: "after" the network, "before" it, or
             "never", and only a network that takes a reference sees the tone.
-        share: of the match after the network, drawn from this range per image by its seed.
+        share: of the match after the network, drawn from this range per image by its seed, times
+            the reach of the bank.
         device: "auto" is CUDA where there is one, else the CPU; or what `torch.device` takes.
         max_workspace_mb: activations held at once, in MiB; larger images are cut into tiles with a
             halo, which changes no grey level (of 255); in bf16 now and then one.
@@ -237,7 +238,7 @@ class ImageRefiner:
         """Of the match after the network, (N,); None: there is none."""
         if self.bank is None or self.match != "after":
             return None
-        return tone.pick_shares(self.share, seeds)
+        return tone.pick_shares(self.share, seeds) * self.bank.reach
 
 
 def _leading(seeds: list[int]) -> list[int]:

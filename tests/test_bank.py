@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simgan_aug import tone
-from simgan_aug.bank import SIDE, TOLERANCE, Bank
+from simgan_aug.bank import SIDE, TOLERANCE, Bank, reach
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks import UnshuffleRefiner
 
@@ -130,6 +130,43 @@ def test_images_of_a_list_take_each_its_own_whatever_their_seed():
     dark, light = refiner(LIGHT_AND_DARK)(frames, seed=[7, 7])
 
     assert dark.max() < 0.1 < 0.7 < light.min()
+
+
+def scenes(count, seed, mean=128.0, spread=50.0):
+    """Tones of flat images of random levels."""
+    levels = torch.randn(count, generator=torch.Generator().manual_seed(seed)) * spread + mean
+    return flat(*levels.clamp(0, 255).tolist())
+
+
+def test_a_match_goes_hardly_anywhere_where_both_sides_have_the_same_tones():
+    found = [reach(scenes(256, seed), scenes(256, seed + 100)) for seed in range(12)]
+
+    assert np.mean(found) < 0.3
+    assert min(found) == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_match_goes_nearly_the_whole_way_where_tones_are_apart(seed):
+    assert reach(scenes(256, seed, 200, 10), scenes(256, seed + 100, 100, 10)) > 0.95
+
+
+@settings(deadline=None, max_examples=60)
+@given(images=TONES, photos=TONES)
+def test_a_match_goes_neither_back_nor_beyond(images, photos):
+    found = reach(flat(*images), flat(*photos))
+
+    assert 0 <= found <= 1
+    if min(len(images), len(photos)) == 1:
+        assert found == 1
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 1.0])
+def test_an_image_goes_as_far_as_the_bank_reaches(part):
+    image = np.full((5, 5, 3), 100, np.uint8)
+
+    made = refiner(Bank(flat(200), torch.zeros(1), part))(image)
+
+    assert np.allclose(made, 100 + 100 * part, atol=1)
 
 
 def refiner(bank, **options):

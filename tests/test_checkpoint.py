@@ -46,7 +46,7 @@ def make_checkpoint(photos=3, refiner=None, network=None):
     if network is None:
         network = plugins.build("refiner", refiner.name, channels=3, **refiner.options)
         nn.init.normal_(network.head.weight, std=0.1)
-    bank = Bank(torch.rand(photos, 3, QUANTILES).sort().values, torch.rand(photos))
+    bank = Bank(torch.rand(photos, 3, QUANTILES).sort().values, torch.rand(photos), 0.75)
     config = Config(refiner=refiner, tone=Tone(photos=photos))
     return Checkpoint(network, 3, bank if photos else None, config, {"steps": 7, "licence": "CC0"})
 
@@ -97,6 +97,7 @@ def test_what_is_saved_is_loaded(tmp_path):
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert torch.equal(loaded.bank.tones, saved.bank.tones)
     assert torch.equal(loaded.bank.bias, saved.bank.bias)
+    assert loaded.bank.reach == 0.75
     assert (loaded.channels, loaded.config, loaded.provenance) == (
         saved.channels,
         saved.config,
@@ -115,11 +116,14 @@ def test_a_refiner_without_a_tone_step_has_no_bank(tmp_path):
 
 
 def test_a_refiner_of_an_earlier_version_takes_any_tone(path):
-    forge(path, lambda header: header["config"]["tone"].pop("choice"), {"tone.bias": None})
+    def forget(header):
+        del header["config"]["tone"]["choice"], header["reach"]
+
+    forge(path, forget, {"tone.bias": None})
 
     loaded = load(path)
 
-    assert loaded.bank.bias is None
+    assert (loaded.bank.bias, loaded.bank.reach) == (None, 1)
     assert loaded.config.tone.choice == "any"
 
 
@@ -421,6 +425,9 @@ def test_a_name_is_never_a_path_to_code(path, name):
         (assign("config", "refiner", "name", value=5), "expected a name and its options"),
         (assign("config", "training", "batch_size", value=3), "batch_size must be even"),
         (assign("provenance", value=5), "damaged"),
+        (assign("reach", value="far"), "damaged"),
+        (assign("reach", value=1.5), "reach must lie in [0, 1], got 1.5"),
+        (assign("reach", value=float("nan")), "reach must lie in [0, 1], got nan"),
         (assign("refiner", value="unshuffle"), "damaged"),
         (lambda header: header.clear(), "damaged"),
         (lambda header: header.pop("refiner"), "damaged"),

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from simgan_aug import tone
-from simgan_aug.bank import SIDE, Bank
+from simgan_aug.bank import SIDE, Bank, reach
 from simgan_aug.config import Tone
 from simgan_aug.data.source import Source
 from simgan_aug.pixels import Pixels
 
 RENDERS = 256
-"""Synthetic images by which it is told how often each photo is taken."""
+"""Synthetic images by which it is told how often each photo is taken, and how far a match goes."""
 
 
 def tone_bank(
@@ -33,7 +33,8 @@ def tone_bank(
     tones = _tones(real, config.photos, seed, white)
     if config.choice == "any":
         return Bank(tones)
-    return Bank(tones).balanced(_tones(synthetic, RENDERS, seed, white))
+    renders = _tones(synthetic, RENDERS, seed, white)
+    return Bank(tones, reach=reach(renders, tones)).balanced(renders)
 
 
 def _tones(source: Source, count: int, seed: int, white: int) -> Tensor:
