@@ -112,6 +112,18 @@ def test_train_says_how_large_crops_are_and_keeps_that_for_a_resumed_run(folders
     assert read_info(Path("run"))["config"]["data"]["crop"] == [36, 44]
 
 
+def test_train_says_where_the_tones_of_both_sides_are_alike(folders, capsys):
+    given = [*folders, "--synthetic", "renders", "--real", "photos"]
+    assert main(given) == 0
+
+    alike = "note: synthetic images and photos hardly differ in tone: it goes 0% of the way"
+    assert alike in capsys.readouterr().err
+    for path in Path("renders").iterdir():
+        Image.fromarray(np.asarray(Image.open(path)) // 2).save(path)
+    assert main([*given, "--out", "other"]) == 0
+    assert "hardly differ in tone" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("synthetic", "real", "both"),
     [

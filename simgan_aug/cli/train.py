@@ -14,6 +14,9 @@ from simgan_aug.cli.options import FILE, FOLDER, ORIGIN, console, follow
 
 SIDES = ("synthetic", "real")
 
+SHORT = 0.5
+"""Share of the way to the tone of a photo, below which a user is told of it."""
+
 
 @click.command()
 @click.option("--synthetic", type=ORIGIN, multiple=True, help="COCO file of the synthetic images.")
@@ -154,6 +157,12 @@ def _sources(run: Any, asked: tuple[int, int]) -> Iterator[str]:
     crop = _size(run.config.data.crop)
     if run.config.data.crop != asked:
         yield f"note: crops are {crop}, the median image of a side (data.crop: {_size(asked)})"
+    reach = 1.0 if run.bank is None else run.bank.reach
+    if reach < SHORT:
+        yield (
+            f"note: synthetic images and photos hardly differ in tone: it goes {reach:.0%} of the "
+            "way to a photo's (tone.choice = 'any': all of it)"
+        )
     parts = []
     for name, source in (("synthetic", run.synthetic), ("real", run.real)):
         parts.append(f"{len(source.images):,} {name} images")
