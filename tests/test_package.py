@@ -44,7 +44,7 @@ LAYERS = [
     {"hookspecs"},
     # parts
     {"exported", "folders", "geometry", "labels", "sheet"},
-    {"rows", "kernels"},
+    {"bank", "kernels", "rows"},
     {"networks", "losses", "history", "coco", "imagefile", "pixels", "tone", "progress"}
     | {"displacement", "ranks", "terms", "variety"},
     {"alike"},
