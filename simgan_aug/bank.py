@@ -11,7 +11,7 @@ its own, without which a tone that no render is near would never be seen.
 
 A photo's tone is that of one scene, and a bank holds few: where both sides have the same tones, to
 take one would still change images as much as one half of the photos differs from the other. So a
-match goes as far as the two sides differ by more than that.
+match goes as far as the two sides differ by more than that: the whole way where by twice as much.
 """
 
 from __future__ import annotations
@@ -35,6 +35,10 @@ TOLERANCE = 10
 SIDE = 64
 """Px each way, about, of the pixels that tell the tone of an image: of more every second, third
 and so on is looked at."""
+
+ENOUGH = 2
+"""Times that two sides are to differ by what halves of one do, root mean square, for a match to go
+the whole way."""
 
 _ROUNDS, _EVEN = 1000, 0.01
 """Of Sinkhorn's algorithm, at most; and how evenly photos are to be taken for it to end before."""
@@ -140,14 +144,15 @@ class Bank:
 
 
 def reach(images: Tensor, tones: Tensor) -> float:
-    """The share of what two sides differ by that is more than what halves of each differ by.
+    """How far a match is to go, by how much more two sides differ than halves of each.
 
     Args:
         images: (N, C, Q), tones of synthetic images.
         tones: (K, C, Q), those of photos.
 
     Returns:
-        0 where they differ by nothing more, 1 at most, and where a side has no halves.
+        0 where they differ by no more, 1 where by `ENOUGH` times as much, in between as their
+        squares; 1, too, where a side has no halves.
     """
     if min(len(images), len(tones)) < 2:
         return 1.0
@@ -158,7 +163,9 @@ def reach(images: Tensor, tones: Tensor) -> float:
 
     between = sum(change(*pair) for pair in itertools.product(*sides))
     within = sum(change(*pair) for side in sides for pair in itertools.permutations(side))
-    return max(0.0, 1 - within / between) if between else 0.0
+    if not within:
+        return float(between > 0)
+    return min(1.0, max(0.0, between / within - 1) / (ENOUGH**2 - 1))
 
 
 def _levels(tones: Tensor) -> Tensor:

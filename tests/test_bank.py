@@ -141,7 +141,7 @@ def scenes(count, seed, mean=128.0, spread=50.0):
 def test_a_match_goes_hardly_anywhere_where_both_sides_have_the_same_tones():
     found = [reach(scenes(256, seed), scenes(256, seed + 100)) for seed in range(12)]
 
-    assert np.mean(found) < 0.3
+    assert np.mean(found) < 0.4
     assert min(found) == 0
 
 
