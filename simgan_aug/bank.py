@@ -33,12 +33,15 @@ TOLERANCE = 10
 """Levels: photos whose tones are closer to an image, root mean square, are about as likely."""
 
 SIDE = 64
-"""Px each way, about, of the pixels that tell the tone of an image: of more every second, third
+"""Px each way, about, of the pixels that tell the tone of an image: of more every third, fifth
 and so on is looked at."""
 
 ENOUGH = 2
 """Times that two sides are to differ by what halves of one do, root mean square, for a match to go
 the whole way."""
+
+FEW, BLOCKS = 8, 8
+"""Images that a side is to have for that to be told, and blocks that it is cut into."""
 
 _ROUNDS, _EVEN = 1000, 0.01
 """Of Sinkhorn's algorithm, at most; and how evenly photos are to be taken for it to end before."""
@@ -147,16 +150,16 @@ def reach(images: Tensor, tones: Tensor) -> float:
     """How far a match is to go, by how much more two sides differ than halves of each.
 
     Args:
-        images: (N, C, Q), tones of synthetic images.
-        tones: (K, C, Q), those of photos.
+        images: (N, C, Q), tones of synthetic images, as they follow on each other.
+        tones: (K, C, Q), those of photos, likewise.
 
     Returns:
         0 where they differ by no more, 1 where by `ENOUGH` times as much, in between as their
-        squares; 1, too, where a side has no halves.
+        squares; 1, too, where a side has less than `FEW`, which tell nothing.
     """
-    if min(len(images), len(tones)) < 2:
+    if min(len(images), len(tones)) < FEW:
         return 1.0
-    sides = [[side[start::2] for start in (0, 1)] for side in (images, tones)]
+    sides = [_halves(images), _halves(tones)]
 
     def change(some: Tensor, others: Tensor) -> float:
         return Bank(others).balanced(some).change(some)
@@ -166,6 +169,13 @@ def reach(images: Tensor, tones: Tensor) -> float:
     if not within:
         return float(between > 0)
     return min(1.0, max(0.0, between / within - 1) / (ENOUGH**2 - 1))
+
+
+def _halves(side: Tensor) -> list[Tensor]:
+    """Every other block of it, and the others: frames of a video follow on each other, and belong
+    into one half; places or days do too, and belong into both."""
+    blocks = side.chunk(BLOCKS)
+    return [torch.cat(blocks[start::2]) for start in (0, 1)]
 
 
 def _levels(tones: Tensor) -> Tensor:

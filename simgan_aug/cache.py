@@ -23,7 +23,7 @@ import xxhash
 from torch import Tensor
 
 from simgan_aug.errors import ConfigError
-from simgan_aug.inference import ImageRefiner, seeds_of, strengths_of
+from simgan_aug.inference import ImageRefiner, leading_rows, seeds_of, strengths_of
 from simgan_aug.pixels import Image, bytes_of
 from simgan_aug.rows import rows_of
 
@@ -191,8 +191,17 @@ class CachedRefiner:
             _key(each, s, share, channel_order)
             for each, s, share in zip(image, seeds, strengths, strict=True)
         ]
+        leading = list(range(len(keys)))
+        if not isinstance(image, (list, tuple)):  # a frame depends on the first one of its seed
+            leading = leading_rows(seeds)
+            own = list(keys)
+            keys = [
+                key if first == row else f"{key}-{own[first]}"
+                for row, (key, first) in enumerate(zip(keys, leading, strict=True))
+            ]
         found = [self._store.get(key) for key in keys]
-        missing = [index for index, content in enumerate(found) if content is None]
+        torn = {leading[row] for row, content in enumerate(found) if content is None}
+        missing = [row for row, first in enumerate(leading) if first in torn]
         if missing:
             computed = self._refiner(
                 rows_of(image, missing),

@@ -88,9 +88,9 @@ class Tone:
     """Real photos whose tone is kept in the checkpoint; 0: none."""
     choice: str = "alike"
     """Which photos an image draws from: "alike", most likely one whose tone is like its own, while
-    all images together take every photo as often as any other, and the match goes as far as tones
-    of the two sides differ by more than those of one (`simgan_aug.bank`); or "any" of them, and the
-    whole way."""
+    all images together take every photo as often as any other, and a match after the network goes
+    as far as tones of the two sides differ by more than those of one (`simgan_aug.bank`); or "any"
+    of them, and the whole way."""
     match: str = "after"
     """When an image's histogram is matched to the tone: "after" the network, which gives one image
     as many forms as there are tones; "before" it; or "never", and only a network that takes a

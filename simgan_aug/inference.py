@@ -185,23 +185,21 @@ class ImageRefiner:
         self._looked = True
         count = pixels.shape[0]
         seeds, strengths = seeds_of(seed, count), strengths_of(strength, count)
-        leading = _leading(seeds) if is_batch else list(range(count))
-        return pixels.gathered(
-            self._refined(
-                pixels.part(rows, self.device),
-                self._few(pixels, leading[rows]),
-                seeds[rows],
-                strengths[rows],
-            )
-            for rows in self._refining.rows(*pixels.shape)
-        )
+        leading = leading_rows(seeds) if is_batch else list(range(count))
 
-    def _few(self, pixels: Pixels, rows: list[int]) -> Tensor | None:
-        """Pixels that tell the tones of images, as they came; None: these do not count."""
-        if self.bank is None or not self.bank.chooses:
-            return None
-        few = pixels.thinned(SIDE).native
-        return few.index_select(0, uploaded(torch.tensor(rows), few.device))
+        def made(rows: slice) -> Tensor:
+            part = pixels.part(rows, self.device)
+            own = range(count)[rows]
+            few = None
+            if self.bank is not None and self.bank.chooses:
+                few = part.thinned(SIDE).native
+                if leading[rows] != list(own):
+                    all_of_them = pixels.thinned(SIDE).native
+                    others = uploaded(torch.tensor(leading[rows]), all_of_them.device)
+                    few = all_of_them.index_select(0, others)
+            return self._refined(part, few, seeds[rows], strengths[rows])
+
+        return pixels.gathered(map(made, self._refining.rows(*pixels.shape)))
 
     def _refined(
         self, pixels: Pixels, few: Tensor | None, seeds: list[int], strengths: list[float]
@@ -241,7 +239,7 @@ class ImageRefiner:
         return tone.pick_shares(self.share, seeds) * self.bank.reach
 
 
-def _leading(seeds: list[int]) -> list[int]:
+def leading_rows(seeds: list[int]) -> list[int]:
     """Of each image the first that has its seed."""
     first: dict[int, int] = {}
     return [first.setdefault(seed, row) for row, seed in enumerate(seeds)]

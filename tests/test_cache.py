@@ -1,6 +1,7 @@
 """What is found in a cache is what would have been computed; what is not whole is not found."""
 
 import hashlib
+import itertools
 import multiprocessing
 import os
 import random
@@ -44,7 +45,8 @@ def plain_refiner():
     network = UnshuffleRefiner(3, 2, 8, 1, takes_reference=True)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.05)
-    bank = Bank(torch.rand(5, 3, tone.QUANTILES).sort().values)
+    tones = torch.rand(5, 3, tone.QUANTILES).sort().values
+    bank = Bank(tones).balanced(tones)
     refiner = ImageRefiner(network, 3, bank, device="cpu", precision="fp32")
     refiner.seen = []  # images in each call of the network
     network.register_forward_hook(lambda _, inputs, __: refiner.seen.append(len(inputs[0])))
@@ -788,3 +790,38 @@ def test_a_writer_killed_in_the_midst_leaves_nothing_corrupt_that_is_seen(tmp_pa
         age(torso, 4000)
     fill(store, [5])
     assert files(tmp_path) == entries
+
+
+def frames(count):
+    """From dark to light: by themselves they would take tones of several photos."""
+    levels = np.linspace(10, 240, count).astype(np.uint8)
+    return np.repeat(levels, 8 * 9 * 3).reshape(count, 8, 9, 3)
+
+
+@pytest.mark.parametrize("kept", [[], [0], [2, 5], range(6), range(10)])
+def test_frames_of_one_seed_come_out_as_without_a_cache_whatever_it_holds(refiner, kept):
+    video, cached = frames(10), in_memory(refiner)
+    for row in kept:
+        cached(video[row], seed=3)
+    some = np.array(kept, int)
+    if len(some):
+        cached(video[some], seed=[3] * len(some))
+
+    expected = refiner(video, seed=[3] * 10)
+    assert np.array_equal(cached(video, seed=[3] * 10), expected)
+    assert np.array_equal(cached(video, seed=[3] * 10), expected)
+    for row in range(10):
+        assert np.array_equal(cached(video[row], seed=3), refiner(video[row], seed=3))
+
+
+def test_a_frame_that_is_lost_is_made_with_those_that_it_belongs_to(refiner):
+    class Forgetful(MemoryStore):
+        def get(self, key):
+            return None if next(turns) % 3 else super().get(key)
+
+    turns = itertools.count()
+    video, cached = frames(10), CachedRefiner(refiner, Forgetful(64 * MIB))
+
+    for _ in range(4):
+        made = cached(video, seed=[3] * 5 + [4] * 5)
+        assert np.array_equal(made, refiner(video, seed=[3] * 5 + [4] * 5))

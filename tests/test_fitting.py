@@ -114,9 +114,13 @@ def test_train_says_how_large_crops_are_and_keeps_that_for_a_resumed_run(folders
 
 def test_train_says_where_the_tones_of_both_sides_are_alike(folders, capsys):
     given = [*folders, "--synthetic", "renders", "--real", "photos"]
+    for number in range(3, 8):  # the same on both sides
+        pixels = np.random.default_rng(number).integers(0, 256, (36, 44, 3), dtype=np.uint8)
+        for name in ("photos", "renders"):
+            Image.fromarray(pixels).save(Path(name, f"{number}.png"))
     assert main(given) == 0
 
-    alike = "note: synthetic images and photos hardly differ in tone: it goes 0% of the way"
+    alike = "note: synthetic images and photos hardly differ in tone: it goes 0% of tone.share"
     assert alike in capsys.readouterr().err
     for path in Path("renders").iterdir():
         Image.fromarray(np.asarray(Image.open(path)) // 2).save(path)

@@ -147,6 +147,18 @@ def test_a_run_in_the_folder_is_not_overwritten(inputs, tmp_path):
         Run(SMALL, inputs, tmp_path / "out")
 
 
+def test_a_run_of_an_earlier_version_goes_on_with_any_tone(inputs, tmp_path):
+    list(Run(SMALL, inputs, tmp_path / "out").steps())
+    path = tmp_path / "out" / "run.json"
+    info = json.loads(path.read_text())
+    assert read_info(tmp_path / "out")["config"]["tone"]["choice"] == "alike"
+
+    del info["config"]["tone"]["choice"]
+    path.write_text(json.dumps(info))
+
+    assert read_info(tmp_path / "out")["config"]["tone"]["choice"] == "any"
+
+
 def test_there_is_nothing_to_resume_in_an_empty_folder(inputs, tmp_path):
     with pytest.raises(ConfigError, match="without --resume"):
         Run(SMALL, inputs, tmp_path / "out", resume=True)

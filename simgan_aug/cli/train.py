@@ -158,10 +158,10 @@ def _sources(run: Any, asked: tuple[int, int]) -> Iterator[str]:
     if run.config.data.crop != asked:
         yield f"note: crops are {crop}, the median image of a side (data.crop: {_size(asked)})"
     reach = 1.0 if run.bank is None else run.bank.reach
-    if reach < SHORT:
+    if reach < SHORT and run.config.tone.match == "after":
         yield (
-            f"note: synthetic images and photos hardly differ in tone: it goes {reach:.0%} of the "
-            "way to a photo's (tone.choice = 'any': all of it)"
+            f"note: synthetic images and photos hardly differ in tone: it goes {reach:.0%} of "
+            "tone.share to a photo's (tone.choice = 'any': all of it)"
         )
     parts = []
     for name, source in (("synthetic", run.synthetic), ("real", run.real)):

@@ -112,8 +112,8 @@ class Crops:
         config: crop size, scale, flip, reuse.
         batch_size: images a batch.
         seed: of all draws.
-        bank: tones of photos; each crop gets one of them as its reference, as its whole image
-            would.
+        bank: tones of photos; each crop gets one of them as its reference, by the tone of its whole
+            image.
         own_tone: each crop gets its own image's tone as its reference, as is right for real photos.
         match: match each crop to its reference; the curve is that of its whole image.
         candidates: crops drawn for each row of a batch, one after the other.
@@ -250,8 +250,10 @@ class Crops:
             own = tone.quantiles(counts.flatten(0, 1)).view(*counts.shape[:2], -1)
         if self.bank is None:
             return own
-        seeds = (rows.numbers[:, _REFERENCE] * 2**53).astype(np.uint64)
-        return self.bank.pick(self.bank.drawn(seeds), own)
+        numbers = rows.numbers[:, _REFERENCE]
+        if not self.bank.chooses:
+            return self.bank.tones[(numbers * len(self.bank)).astype(np.int64)]
+        return self.bank.pick(self.bank.drawn((numbers * 2**53).astype(np.uint64)), own)
 
     def _counted(self, index: int, image: Array) -> Tensor:
         """Histogram of a whole image, (C, LEVELS)."""

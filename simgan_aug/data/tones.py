@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
-from torch import Tensor
 
 from simgan_aug import tone
 from simgan_aug.bank import SIDE, Bank, reach
@@ -30,16 +31,16 @@ def tone_bank(
     """
     if not config.photos:
         return None
-    tones = _tones(real, config.photos, seed, white)
+    photos = _some(real, config.photos, seed, white)
+    tones = torch.cat([tone.tones_of(photo.colour()) for photo in photos])
     if config.choice == "any":
         return Bank(tones)
-    renders = _tones(synthetic, RENDERS, seed, white)
+    images = _some(synthetic, RENDERS, seed, white)
+    renders = torch.cat([tone.tones_of(image.thinned(SIDE).colour()) for image in images])
     return Bank(tones, reach=reach(renders, tones)).balanced(renders)
 
 
-def _tones(source: Source, count: int, seed: int, white: int) -> Tensor:
-    """Of some images of a source, (N, C, Q)."""
+def _some(source: Source, count: int, seed: int, white: int) -> Iterator[Pixels]:
+    """Some images of a source."""
     chosen = source.some(count, np.random.default_rng([seed, 1]))
-    channels = source.channels
-    seen = (Pixels(source.images[index], channels, white=white) for index in chosen)
-    return torch.cat([tone.tones_of(image.thinned(SIDE).colour()) for image in seen])
+    return (Pixels(source.images[index], source.channels, white=white) for index in chosen)

@@ -128,6 +128,8 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         seeds: Any = [seed] * len(images)
         if isinstance(images, np.ndarray) and images.ndim == 3:  # (N, H, W)
             return self.apply(images[..., None], strength, seeds)[..., 0]
+        if isinstance(images, list) and len({each.shape for each in images}) == 1:
+            return list(self.apply(np.stack(images), strength, seeds))
         return self.apply(images, strength, seeds)  # type: ignore[arg-type]
 
     def should_apply(self, force_apply: bool = False) -> bool:
