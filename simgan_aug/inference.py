@@ -189,17 +189,19 @@ class ImageRefiner:
 
         def made(rows: slice) -> Tensor:
             part = pixels.part(rows, self.device)
-            own = range(count)[rows]
-            few = None
-            if self.bank is not None and self.bank.chooses:
-                few = part.thinned(SIDE).native
-                if leading[rows] != list(own):
-                    all_of_them = pixels.thinned(SIDE).native
-                    others = uploaded(torch.tensor(leading[rows]), all_of_them.device)
-                    few = all_of_them.index_select(0, others)
+            few = self._few(pixels, part, rows, leading)
             return self._refined(part, few, seeds[rows], strengths[rows])
 
         return pixels.gathered(map(made, self._refining.rows(*pixels.shape)))
+
+    def _few(self, pixels: Pixels, part: Pixels, rows: slice, leading: list[int]) -> Tensor | None:
+        """Of each image of a part, pixels of the one that tells its tone; None: none has to."""
+        if self.bank is None or not self.bank.chooses:
+            return None
+        if leading[rows] == list(range(len(leading)))[rows]:  # itself, which is on the device
+            return part.thinned(SIDE).native
+        few = pixels.thinned(SIDE).native
+        return few.index_select(0, uploaded(torch.tensor(leading[rows]), few.device))
 
     def _refined(
         self, pixels: Pixels, few: Tensor | None, seeds: list[int], strengths: list[float]

@@ -45,9 +45,9 @@ def computed(monkeypatch):
     """How many images have been refined and not found in a cache."""
     seen, original = [], ImageRefiner._refine
 
-    def counting(self, image, *arguments):
+    def counting(self, image, *arguments, **options):
         seen.append(1 if image.ndim < 4 else len(image))
-        return original(self, image, *arguments)
+        return original(self, image, *arguments, **options)
 
     monkeypatch.setattr(ImageRefiner, "_refine", counting)
     return seen
