@@ -96,7 +96,7 @@ class Bank:
             images: (N, C, Q), the images' own tones; None will do where there is no bias.
         """
         rows = drawn
-        if self.bias is not None:
+        if self.chooses:
             assert images is not None
             rows = (self.logits(images) + drawn).argmax(1)
         return self.tones.index_select(0, rows)  # an index would wake all threads
@@ -104,9 +104,10 @@ class Bank:
     def logits(self, images: Tensor) -> Tensor:
         """How likely images are to take each tone, as logarithms but for a constant of each image.
 
-        (N, C, Q) -> (N, K) float64.
+        (N, C, Q) -> (N, K) float64; of a bank with a bias.
         """
-        return -self._costs(images) if self.bias is None else self.bias - self._costs(images)
+        assert self.bias is not None
+        return self.bias - self._costs(images)
 
     def balanced(self, images: Tensor) -> Bank:
         """The same with the bias by which images take all photos as often: Sinkhorn's algorithm.

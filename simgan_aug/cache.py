@@ -194,9 +194,8 @@ class CachedRefiner:
         leading = list(range(len(keys)))
         if not isinstance(image, (list, tuple)):  # a frame depends on the first one of its seed
             leading = leading_rows(seeds)
-            own = list(keys)
             keys = [
-                key if first == row else f"{key}-{own[first]}"
+                key if first == row else f"{key}-{keys[first]}"
                 for row, (key, first) in enumerate(zip(keys, leading, strict=True))
             ]
         found = [self._store.get(key) for key in keys]

@@ -262,9 +262,8 @@ class Run:
         seeds, size = (training.seed * 2, training.seed * 2 + 1), training.batch_size
         match = self.config.tone.match == "before"
         resident = None if match else data.Resident.of(self.synthetic, config, self.device)
-        parts = self.state.refiner, self.state.discriminator, self.state.student
-        # To see which tone an image would take costs time, where no part is shown it.
-        is_shown = match or any(takes_reference(part) for part in parts if part is not None)
+        # To see which tone an image would take costs time, where no network is shown it.
+        is_shown = match or any(map(takes_reference, self.state.networks))
         bank = self.bank if is_shown else None
         synthetic = data.Crops(
             self.synthetic, config, size, seeds[0], bank, match, resident=resident

@@ -367,9 +367,10 @@ def test_tones_are_taken_of_places_by_their_weights(tmp_path):
             save(tmp_path / name / f"{number}.png", np.full((8, 8, 3), level, np.uint8))
     source = read(tmp_path / "a", tmp_path / "b", shares=(1000, 1))
 
-    bank = tone_bank(source, source, Tone(photos=4), seed=0)
+    bank, again = (tone_bank(source, source, Tone(photos=4), seed=0) for _ in range(2))
 
     assert sorted(bank.tones[:, 0, 0].tolist()) == pytest.approx([0.2, 0.2, 0.2, 0.8])
+    assert torch.equal(bank.tones, again.tones)
 
 
 def test_files_of_one_name_in_two_places_keep_their_own_labels(tmp_path):

@@ -125,11 +125,11 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         self, images: Array | list[Array], strength: float, seed: int, **_: Any
     ) -> Array | list[Array]:
         """A batch in one go, all in one form, as frames of a video are to be."""
+        if isinstance(images, list) and len({(each.shape, each.dtype) for each in images}) == 1:
+            return list(self.apply_to_images(np.stack(images), strength, seed))
         seeds: Any = [seed] * len(images)
         if isinstance(images, np.ndarray) and images.ndim == 3:  # (N, H, W)
             return self.apply(images[..., None], strength, seeds)[..., 0]
-        if isinstance(images, list) and len({each.shape for each in images}) == 1:
-            return list(self.apply(np.stack(images), strength, seeds))
         return self.apply(images, strength, seeds)  # type: ignore[arg-type]
 
     def should_apply(self, force_apply: bool = False) -> bool:

@@ -134,18 +134,20 @@ def test_images_are_refined_in_one_batch_all_in_one_form(refine, shape):
     assert np.array_equal(out[0], out[1])
 
 
-def test_a_list_of_frames_is_refined_as_their_stack(refine):
-    images = random_image((3, 9, 14, 3))
+@pytest.mark.parametrize("shape", [(3, 9, 14, 3), (3, 9, 14, 1), (3, 9, 14)])
+def test_a_list_of_frames_is_refined_as_their_stack(refine, shape):
+    images = random_image(shape)
     params = {"strength": 1.0, "seed": 5}
 
     out = refine.apply_to_images(list(images), **params)
 
     assert isinstance(out, list)
     assert np.array_equal(np.stack(out), refine.apply_to_images(images, **params))
-    mixed = [images[0], images[1, :, :7]]
-    assert [each.shape for each in refine.apply_to_images(mixed, **params)] == [
-        each.shape for each in mixed
-    ]
+    for mixed in ([images[0], images[1, :, :7]], [images[0], (images[1] / 255).astype("f4")]):
+        made = refine.apply_to_images(mixed, **params)
+        assert [(each.shape, each.dtype) for each in made] == [
+            (each.shape, each.dtype) for each in mixed
+        ]
 
 
 def test_a_volume_is_refined_slice_by_slice(refine):
