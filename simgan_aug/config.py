@@ -122,8 +122,9 @@ class Data:
     """How both sides are read and cropped."""
 
     channels: int = 0
-    """1 (grey) or 3 (RGB), images of the other kind are converted; 0: what all images are, else an
-    error."""
+    """1 (grey) or 3 (RGB), images of the other kind are converted; 4: a fourth channel is no alpha
+    but another that the network sees and changes, such as depth or infrared; 0: grey or RGB, as all
+    images are, else an error."""
     crop: tuple[int, int] = (64, 64)
     """Height and width of a training crop, in px; each is shortened to that of the median image of
     the smaller side, though not below 32. Smaller images are enlarged to it."""
@@ -150,7 +151,8 @@ class Data:
 
     def __post_init__(self) -> None:
         """Reject impossible values."""
-        _require(self.channels in (0, 1, 3), f"channels must be 0, 1 or 3, got {self.channels}")
+        channels = self.channels
+        _require(channels in (0, 1, 3, 4), f"channels must be 0, 1, 3 or 4, got {channels}")
         _require(
             min(self.crop) >= 8 and max(self.crop) <= 4096,
             f"crop must be 8 to 4096 px each way, got {self.crop}",

@@ -29,6 +29,8 @@ def preview(
 ) -> Image.Image:
     """A sheet of some synthetic images, evenly spaced, over their refined forms, over real photos.
 
+    A fourth channel that is refined has rows of its own.
+
     Args:
         refiner: what refines them.
         synthetic, real: images of any sizes; without real ones there are two rows.
@@ -39,6 +41,12 @@ def preview(
     rows = {"synthetic": shown, "refined": refiner(shown, seed=seed, strength=strength)}
     if len(real):
         rows["real"] = _spaced(real, columns)
+    if refiner.channels == 4:  # the fourth, which is no colour, each below the three others
+        rows = {
+            f"{name}{which}": [image[..., part] for image in row]
+            for name, row in rows.items()
+            for which, part in (("", slice(3)), (", channel 4", 3))
+        }
     white = refiner.white
     return sheet({name: [to_display(image, white) for image in row] for name, row in rows.items()})
 

@@ -247,10 +247,32 @@ def test_alpha_is_not_trained_on(synthetic, kept, channels):
     assert np.array_equal(read.images[0], pixels[..., :kept])
 
 
-@pytest.mark.parametrize("channels", [2, 4, 64])
+@pytest.mark.parametrize("channels", [2, 5, 64])
 def test_other_numbers_of_channels_are_not_in_files(synthetic, channels):
-    with pytest.raises(ConfigError, match="channels must be 0, 1 or 3"):
+    with pytest.raises(ConfigError, match="channels must be 0, 1, 3 or 4"):
         synthetic({"a.png": COLOUR}, config=Data(channels=channels))
+
+
+def test_asked_for_four_channels_a_fourth_is_read_as_it_is(synthetic, folder):
+    pixels = RNG.integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    large = np.repeat(np.repeat(pixels, 2, axis=0), 2, axis=1)
+    large[..., 3] = 0  # of alpha it would be all that is left
+    config = Data(channels=4)
+
+    read = synthetic({"a.png": pixels}, config=config)
+    real = read_real(folder({"1.png": large}, name="photos"), config, read)
+
+    assert read.channels == real.channels == 4
+    assert np.array_equal(read.images[0], pixels)
+    assert real.images[0].shape == (20, 30, 4)
+    assert not real.images[0][..., 3].any()
+    means = [image[..., :3].mean() for image in (real.images[0], pixels)]
+    assert means[0] == pytest.approx(means[1], rel=0.02)
+
+
+def test_asked_for_four_channels_an_image_of_three_is_named(synthetic):
+    with pytest.raises(DataError, match=r"a\.png: has 3 channel\(s\), and data\.channels = 4"):
+        synthetic({"a.png": COLOUR}, config=Data(channels=4))
 
 
 def test_8_and_16_bits_do_not_mix(synthetic):

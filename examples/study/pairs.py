@@ -5,8 +5,9 @@
     simgan-aug study --synthetic PAIRS/digits/synthetic.json --real-train PAIRS/digits/real_train \
         --real-test PAIRS/digits/real_test.json --task classify --out STUDY
 
-All real images but those of pose come inside these packages; nothing is downloaded. Each pair is a
-folder with synthetic/, real_train/ (no labels), real_test/ and COCO files.
+Real images come inside these packages, but for those of pose and scenes, and those of depth are
+drawn; nothing is downloaded. Each pair is a folder with synthetic/, real_train/ (no labels),
+real_test/ and COCO files.
 
 digits    grey, 48x48, 10 classes: glyphs of matplotlib's fonts, white on black; 1,797 handwritten,
           scanned digits of scikit-learn (8x8, enlarged), half of them to train on.
@@ -14,6 +15,10 @@ textures  grey, 64x64, 3 classes: brick, grass, gravel of scikit-image. "Synthet
           posterised part of each photo, in another tone; real: other parts of it.
 faces     grey, 50x50, faces and no faces of scikit-image's LFW subset: 50 of each kind posterised
           and brightened, to train on; 50 real ones without labels; 100 to test on.
+depth     four channels (--channels 4), 128x96, boxes and masks of three classes: drawn scenes of
+          plain shapes on a floor, with their depth as the fourth channel, RGBA in the file. "Real":
+          others through a camera that is warm, dark at its corners and noisy, and a depth sensor
+          whose noise grows with the square of the distance and which sees nothing along edges.
 pose      colour, photos of COCO as they are (--coco, a folder with images/ and
           annotations/person_keypoints_with_images.json): those with keypoints are, in turn,
           posterised to train on or left to test on; all others are the real ones without labels.
@@ -22,6 +27,7 @@ scenes    colour, 128x96, boxes and masks of three classes (--coco, and --hands,
           of photos, as many make their training images (arXiv:1708.01642). Rendered hands to
           train on and photographed ones as real images, both on the same photos; photographed
           ones on other photos to test on.
+apart     the same, with photos of its own for each of the three.
 """
 
 from __future__ import annotations
@@ -37,7 +43,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 Array = np.ndarray[Any, Any]
 Sample = tuple[Array, list[dict[str, Any]]]
-"""Pixels (H, W) or (H, W, 3) uint8, and annotations as COCO has them, but for ids."""
+"""Pixels (H, W), (H, W, 3) or (H, W, 4) uint8, and annotations as COCO has them, but for ids."""
 
 
 def digits(rng: np.random.Generator) -> dict[str, list[Sample]]:
@@ -101,6 +107,54 @@ def faces(rng: np.random.Generator) -> dict[str, list[Sample]]:
     return sides
 
 
+def depth(rng: np.random.Generator) -> dict[str, list[Sample]]:
+    """Drawn scenes in colour and depth, and as a camera and a depth sensor see them."""
+    counts = {"synthetic": 800, "real_train": 400, "real_test": 200}
+    sides: dict[str, list[Sample]] = {}
+    for side, count in counts.items():
+        scenes = [_drawn(rng) for _ in range(count)]
+        if side != "synthetic":
+            scenes = [(_sensed(pixels, rng), labels) for pixels, labels in scenes]
+        sides[side] = scenes
+    return sides
+
+
+def _drawn(rng: np.random.Generator) -> Sample:
+    """Two to four shapes on a floor, the nearest last: colour, and depth in 32nds of a metre."""
+    rows, columns = np.mgrid[:96, :128]
+    floor = np.clip(220 - 180 * (rows - 30) / 66, 40, 220)
+    light = rng.uniform(90, 200, 3) * (0.7 + 0.3 * rows[..., None] / 96)
+    scene = np.dstack([light, floor])
+    masks: list[tuple[int, Array]] = []
+    for away in sorted(rng.uniform(60, 200, int(rng.integers(2, 5))), reverse=True):
+        size, label = 2400 / away * rng.uniform(0.7, 1.2), int(rng.integers(3))
+        across, down = rng.uniform(size, 127 - size), 30 + (220 - away) * 66 / 180 - size
+        x, y = (columns - across) / size, (rows - down) / size
+        inside = (
+            (abs(x) < 1) & (abs(y) < 1),
+            x**2 + y**2 < 1,
+            (y < 1) & (y > 2 * abs(x) - 1),
+        )[label]
+        shade = (1 - 0.3 * np.clip(x, -1, 1))[..., None]
+        scene[inside] = (shade * [*rng.uniform(40, 220, 3), away])[inside]
+        masks = [(kind, mask & ~inside) for kind, mask in masks] + [(label, inside)]
+    pixels = scene.round().clip(0, 255).astype(np.uint8)
+    return pixels, [_label(kind, _box(mask), mask) for kind, mask in masks if mask.sum() > 60]
+
+
+def _sensed(pixels: Array, rng: np.random.Generator) -> Array:
+    colour, away = pixels[..., :3].astype(float), pixels[..., 3].astype(float)
+    rows, columns = np.mgrid[-1:1:96j, -1:1:128j]
+    corners = 1 - 0.3 * (rows**2 + columns**2) / 2
+    seen = colour * [1.05, 0.9, 0.7] * corners[..., None] * rng.uniform(0.7, 1.1) + 12
+    seen = seen + rng.normal(0, 4, seen.shape)
+    steps = np.hypot(*np.gradient(away))
+    known = away + rng.normal(0, 1, away.shape) * 3 * (away / 128) ** 2
+    known[(steps > 6) & (rng.random(away.shape) < 0.7)] = 0
+    whole = np.dstack([seen, known])
+    return np.asarray(whole.round().clip(0, 255).astype(np.uint8))
+
+
 def pose(coco: Path, out: Path) -> Iterator[str]:
     """Photos of persons, half of them rendered, with their own labels."""
     listed = json.loads((coco / "annotations/person_keypoints_with_images.json").read_text())
@@ -125,18 +179,20 @@ def pose(coco: Path, out: Path) -> Iterator[str]:
         yield f"pose: {len(entries)} {side}, {persons} persons with keypoints"
 
 
-def scenes(coco: Path, hands: Path) -> Iterator[tuple[str, list[Sample]]]:
-    """Rendered and photographed hands on photos, and photographed ones on others."""
+def scenes(coco: Path, hands: Path, *, apart: bool) -> Iterator[tuple[str, list[Sample]]]:
+    """Rendered and photographed hands on photos, ``apart`` or the same, and some on others."""
     rng = np.random.default_rng(0)
     photos = rng.permutation(sorted(str(path) for path in (coco / "images").iterdir()))
     third = len(photos) // 3
     counts = {"synthetic": 1500, "real_train": 800, "real_test": 400}
     shown = [np.array(Image.open(path).convert("RGB")) for path in photos]
+    backdrops = {side: shown[third:] for side in counts} | {"real_test": shown[:third]}
+    if apart:
+        backdrops |= {"synthetic": shown[third : 2 * third], "real_train": shown[2 * third :]}
     for side, count in counts.items():
-        backdrops = shown[:third] if side == "real_test" else shown[third:]
         source = "synthetic_train" if side == "synthetic" else side
         cut = _cut(json.loads((hands / f"{source}.json").read_text()), hands / source)
-        yield side, [_scene(backdrops, cut, rng) for _ in range(count)]
+        yield side, [_scene(backdrops[side], cut, rng) for _ in range(count)]
 
 
 def _cut(listed: dict[str, Any], folder: Path) -> list[tuple[Image.Image, int]]:
@@ -225,7 +281,7 @@ def write(samples: list[Sample], out: Path, name: str) -> None:
     (out / f"{name}.json").write_text(json.dumps(listed))
 
 
-PAIRS = {"digits": digits, "textures": textures, "faces": faces}
+PAIRS = {"digits": digits, "textures": textures, "faces": faces, "depth": depth}
 
 
 def main() -> Iterator[str]:
@@ -241,10 +297,11 @@ def main() -> Iterator[str]:
     if args.coco:
         yield from pose(args.coco, args.out / "pose")
     if args.hands:
-        for side, samples in scenes(args.coco, args.hands):
-            write(samples, args.out / "scenes", side)
-            hands = sum(len(labels) for _, labels in samples)
-            yield f"scenes: {len(samples)} {side}, {hands} hands"
+        for pair in ("scenes", "apart"):
+            for side, samples in scenes(args.coco, args.hands, apart=pair == "apart"):
+                write(samples, args.out / pair, side)
+                hands = sum(len(labels) for _, labels in samples)
+                yield f"{pair}: {len(samples)} {side}, {hands} hands"
     for name in args.pairs:
         for side, samples in PAIRS[name](np.random.default_rng(0)).items():
             write(samples, args.out / name, side)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simgan_aug.audit.pair import Pair, View
+from simgan_aug.audit.pair import Pair
 
 Array = np.ndarray[Any, Any]
 
@@ -98,13 +98,12 @@ def grown(
     """How many labels look to reach beyond their boxes since, by `GROWN` px or more.
 
     Args:
-        before, after: images as `View` takes them.
+        before, after: images as `simgan_aug.audit.pair.View` takes them.
         boxes: of all labels of each image.
     """
     every: list[float | None] = []
     for old, new, some in zip(before, after, boxes, strict=True):
-        view = View(old)
-        every += growths(Pair(view, View(new, view.white)), some)
+        every += growths(Pair.of(old, new), some)
     return Grown.of(every)
 
 

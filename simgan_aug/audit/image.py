@@ -113,8 +113,7 @@ def audit(
         ImageError: the images are of two sizes, or none.
         DataError: an annotation that makes no sense.
     """
-    before = old if isinstance(old, View) else View(old)
-    pair = Pair(before, View(new, before.white))
+    pair = Pair.of(old, new)
     limits = limits or Limits()
     taken = np.zeros(pair.size, dtype=bool)
     labels = []

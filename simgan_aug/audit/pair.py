@@ -40,9 +40,9 @@ class View:
     """One image, seen in the ways that the measures look at it; each way is computed once.
 
     Args:
-        image: (H, W) or (H, W, C); uint8, uint16, or floats in [0, 1]. Alpha (a second or a fourth
-            channel) is not looked at.
+        image: (H, W) or (H, W, C); uint8, uint16, or floats in [0, 1].
         white: level of uint16 that counts as white; 0: that of all bits that the image uses.
+        has_alpha: whether a second or a fourth channel is alpha, which is not looked at.
 
     Raises:
         ImageError: another kind of image.
@@ -50,6 +50,7 @@ class View:
 
     image: Array
     white: int = 0
+    has_alpha: bool = True
 
     def __post_init__(self) -> None:
         """Reject what cannot be compared."""
@@ -72,7 +73,7 @@ class View:
     @cached_property
     def structure(self) -> Array:
         """Edge directions; see `simgan_aug.displacement.structure`."""
-        return structure(_levels(self.image, self.white))
+        return structure(self._levels)
 
     @cached_property
     def edges(self) -> Array:
@@ -82,7 +83,7 @@ class View:
     @cached_property
     def smooth(self) -> Array:
         """(H, W, C) float32 in 8-bit levels, without alpha and without grain."""
-        return np.atleast_3d(cv2.GaussianBlur(_levels(self.image, self.white), (0, 0), SMOOTHING))
+        return np.atleast_3d(cv2.GaussianBlur(self._levels, (0, 0), SMOOTHING))
 
     @cached_property
     def grey(self) -> Array:
@@ -95,6 +96,14 @@ class View:
         smooth = self.smooth
         return np.ascontiguousarray(smooth[::2, ::2, :3]) if smooth.shape[2] >= 3 else None
 
+    @property
+    def _levels(self) -> Array:
+        """(H, W, C) float32 in [0, 255], without alpha."""
+        image = np.atleast_3d(self.image)
+        colours = image.shape[2] - (self.has_alpha and image.shape[2] in (2, 4))
+        scale = {"uint8": 1.0, "uint16": 255 / max(1, self.white)}.get(image.dtype.name, 255.0)
+        return np.ascontiguousarray(image[..., :colours], dtype=np.float32) * np.float32(scale)
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -106,6 +115,24 @@ class Pair:
 
     old: View
     new: View
+
+    @classmethod
+    def of(cls, old: Array | View, new: Array) -> Pair:
+        """An image, seen before or not, and what has become of it, with the same white.
+
+        Alpha that varied and has changed is none: no refiner changes it but one that is shown four
+        channels.
+
+        Raises:
+            ImageError: the images differ in size, or are none.
+        """
+        view = old if isinstance(old, View) else View(old)
+        image, last = view.image, view.image[..., -1]
+        alike = (image.shape, image.dtype) == (new.shape, new.dtype)
+        may_have = view.has_alpha and alike and image.shape[2:] in ((2,), (4,))
+        if may_have and last.min() < last.max() and not np.array_equal(last, new[..., -1]):
+            view = View(image, view.white, has_alpha=False)
+        return cls(view, View(new, view.white, view.has_alpha))
 
     def __post_init__(self) -> None:
         """Reject what cannot be compared."""
@@ -193,14 +220,6 @@ def gradient(grey: Array) -> Array:
 def _step(image: Array) -> int:
     """Every how many-th row and column leaves about `SAMPLE` pixels."""
     return max(1, round(math.sqrt(image.size / SAMPLE)))
-
-
-def _levels(image: Array, white: int) -> Array:
-    """(H, W, C) float32 in [0, 255] without alpha."""
-    image = np.atleast_3d(image)
-    colours = image.shape[2] - (image.shape[2] in (2, 4))
-    scale = {"uint8": 1.0, "uint16": 255 / max(1, white)}.get(image.dtype.name, 255.0)
-    return np.ascontiguousarray(image[..., :colours], dtype=np.float32) * np.float32(scale)
 
 
 def _grey(colour: Array) -> Array:

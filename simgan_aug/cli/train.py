@@ -33,7 +33,11 @@ SHORT = 0.5
     "--steps", type=click.IntRange(min=1), help="Adversarial steps; a student's are in proportion."
 )
 @click.option("--seed", type=click.IntRange(min=0), help="Of all draws.")
-@click.option("--channels", type=click.Choice(["1", "3"]), help="Convert all images to this.")
+@click.option(
+    "--channels",
+    type=click.Choice(["1", "3", "4"]),
+    help="Convert all images to this; 4: their alpha is a channel as others are.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 @click.option("--licence", default="", help="Of the data, noted in the refiner file.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")

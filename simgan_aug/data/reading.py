@@ -99,7 +99,7 @@ class Reader:
             stated = CocoImage(0, self.title(index), width, height)
             check_size(stated, *pixels.shape[:2])
         pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-        pixels = pixels[..., : 3 if pixels.shape[2] >= 3 else 1]
+        pixels = pixels[..., : self._colours(pixels, index)]
         channels = self._settled(pixels, index)
         return _converted(_shrunk(pixels, self._shorter), channels)
 
@@ -128,6 +128,18 @@ class Reader:
             raise DataError(f"{self.title(index)}: {error}") from None
         return made.astype(np.float16)
 
+    def _colours(self, pixels: Array, index: int) -> int:
+        """How many channels of an image, (H, W, C), are colour; the rest is alpha."""
+        present = pixels.shape[2]
+        if self.config.channels != ALL:
+            return 3 if present >= 3 else 1
+        if present != ALL:
+            raise DataError(
+                f"{self.title(index)}: has {present} channel(s), and data.channels = {ALL} "
+                f"(--channels) takes images of {ALL}, such as RGBA whose alpha is depth or infrared"
+            )
+        return ALL
+
     def _settled(self, pixels: Array, index: int) -> int:
         """The channels that images are to have; the first image says what all are."""
         colours = pixels.shape[2]
@@ -144,6 +156,9 @@ class Reader:
             )
         return self.config.channels or self._kind[0]
 
+
+ALL = 4
+"""Of `Data.channels`: no channel is alpha."""
 
 CHANNELS = ": set data.channels to 3 or 1 (--channels) to convert them"
 
@@ -213,7 +228,7 @@ def _shrunk(pixels: Array, shorter: int | None) -> Array:
         return pixels
     factor = shorter / min(height, width)
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    if pixels.dtype == np.uint8:
+    if pixels.dtype == np.uint8 and pixels.shape[2] < ALL:  # of four Pillow weighs by the last
         shown = PilImage.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
         made = np.array(shown.resize(size, PilImage.Resampling.LANCZOS))
         return made if made.ndim == 3 else made[..., None]
@@ -221,7 +236,7 @@ def _shrunk(pixels: Array, shorter: int | None) -> Array:
 
 
 def _stacked(pixels: Array, size: tuple[int, int]) -> Array:
-    """Resized channel by channel: Pillow has no deep colour."""
+    """Resized channel by channel, as Pillow has no deep colour."""
     channels = [
         np.array(PilImage.fromarray(channel).resize(size, PilImage.Resampling.LANCZOS))
         for channel in np.moveaxis(pixels.astype(np.float32), 2, 0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simgan_aug.audit.growth import Grown, growth, growths
+from simgan_aug.audit.growth import Grown, grown, growth, growths
 from simgan_aug.audit.pair import Pair, View
 
 BOX = (40, 30, 30, 24)
@@ -131,3 +131,12 @@ def test_a_neighbour_that_is_labelled_is_no_growth():
 )
 def test_a_share_is_much_only_if_it_is_no_chance(number, told, much):
     assert Grown(number, told).is_much == much
+
+
+def test_what_grows_in_a_fourth_channel_alone_is_told():
+    depth, colour = scene(BOX, ground=(150, 150, 150))[..., :1], scene()
+    old = np.dstack([colour, depth])
+    new = np.dstack([colour, extended(depth, BOX, "left", 6, paint=(200,))])
+
+    assert grown([old], [new], [[BOX]]).number == 1
+    assert grown([old], [old], [[BOX]]).number == 0

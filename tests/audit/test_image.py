@@ -181,6 +181,19 @@ def test_white_is_white_in_every_depth():
             assert np.allclose(View(np.full(shape, white)).smooth, 255)
 
 
+def test_a_fourth_channel_that_has_changed_is_looked_at_and_alpha_is_not():
+    flat, drawn = np.full_like(scene(), 90), scene()[..., :1]
+    old = np.dstack([flat, drawn])
+
+    (moved,) = audit(old, np.dstack([flat, shifted(scene())[..., :1]]), [label()]).labels
+    (kept,) = audit(old, old, [label()]).labels
+    (stayed,) = audit(View(old), np.dstack([flat, drawn // 2 + 60]), [label()]).labels
+
+    assert moved.displacement == pytest.approx((3, 0), abs=0.1)
+    assert kept.displacement is None
+    assert stayed.displacement == pytest.approx((0, 0), abs=0.05)
+
+
 def test_a_view_of_the_old_image_is_as_good_as_the_image():
     view = View(scene())
 
