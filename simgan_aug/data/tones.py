@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from simgan_aug import tone
 from simgan_aug.bank import SIDE, Bank, reach
 from simgan_aug.config import Tone
+from simgan_aug.data.decoded import THREADS, ahead
 from simgan_aug.data.source import Source
 from simgan_aug.pixels import Pixels
 
@@ -31,16 +33,19 @@ def tone_bank(
     """
     if not config.photos:
         return None
-    photos = _some(real, config.photos, seed, white)
-    tones = torch.cat([tone.tones_of(photo.colour()) for photo in photos])
+
+    def tones(side: Source, count: int, looked: Callable[[Pixels], Pixels]) -> Tensor:
+        """(K, C, Q), of some images of a side."""
+
+        def of_one(index: int) -> Tensor:
+            image = Pixels(side.images[index], side.channels, white=white)
+            return tone.tones_of(looked(image).colour())
+
+        chosen = side.some(count, np.random.default_rng([seed, 1]))
+        return torch.cat(list(ahead(of_one, chosen, THREADS)))
+
+    known = tones(real, config.photos, lambda photo: photo)
     if config.choice == "any":
-        return Bank(tones)
-    images = _some(synthetic, RENDERS, seed, white)
-    renders = torch.cat([tone.tones_of(image.thinned(SIDE).colour()) for image in images])
-    return Bank(tones, reach=reach(renders, tones)).balanced(renders)
-
-
-def _some(source: Source, count: int, seed: int, white: int) -> Iterator[Pixels]:
-    """Some images of a source."""
-    chosen = source.some(count, np.random.default_rng([seed, 1]))
-    return (Pixels(source.images[index], source.channels, white=white) for index in chosen)
+        return Bank(known)
+    renders = tones(synthetic, RENDERS, lambda image: image.thinned(SIDE))
+    return Bank(known, reach=reach(renders, known)).balanced(renders)
