@@ -32,6 +32,10 @@ from simgan_aug.tone import LEVELS
 TOLERANCE = 10
 """Levels: photos whose tones are closer to an image, root mean square, are about as likely."""
 
+COLOURS = 3
+"""Channels that have a tone, at most: a fourth is depth or infrared, and that of another scene is
+not this one's."""
+
 SIDE = 64
 """Px each way, about, of the pixels that tell the tone of an image: of more every third, fifth
 and so on is looked at."""
@@ -54,7 +58,7 @@ class Bank:
     """Tones of real photos, of which an image takes one."""
 
     tones: Tensor
-    """(K, C, Q) in [0, 1], from `simgan_aug.tone.quantiles`."""
+    """(K, C, Q) in [0, 1], from `simgan_aug.tone.quantiles`, of an image's first C channels."""
     bias: Tensor | None = None
     """(K,) float32, of the logarithm of each one's chance; None: any is as likely, whatever the
     image."""
@@ -69,6 +73,11 @@ class Bank:
     def chooses(self) -> bool:
         """Whether it matters what an image's own tone is."""
         return self.bias is not None
+
+    @property
+    def channels(self) -> int:
+        """First channels of an image that have a tone."""
+        return self.tones.shape[1]
 
     def to(self, device: torch.device) -> Bank:
         """The same on a device."""
@@ -93,12 +102,13 @@ class Bank:
 
         Args:
             drawn: from `drawn`.
-            images: (N, C, Q), the images' own tones; None will do where there is no bias.
+            images: (N, C, Q), the images' own tones, of C channels or more; None will do where
+                there is no bias.
         """
         rows = drawn
         if self.chooses:
             assert images is not None
-            rows = (self.logits(images) + drawn).argmax(1)
+            rows = (self.logits(images[:, : self.channels]) + drawn).argmax(1)
         return self.tones.index_select(0, rows)  # an index would wake all threads
 
     def logits(self, images: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from simgan_aug import configfile, plugins
-from simgan_aug.bank import Bank
+from simgan_aug.bank import COLOURS, Bank
 from simgan_aug.config import Config
 from simgan_aug.devices import plain_defaults
 from simgan_aug.errors import CheckpointError, ConfigError, PluginError, did_you_mean
@@ -277,14 +277,11 @@ def _bank(
                 f"{path}: its config has a tone step, but the tones ({_BANK}) are missing"
             )
         return None
-    if (
-        tones.ndim != 3
-        or tones.shape[0] < 1
-        or tones.shape[1:] != (channels, QUANTILES)
-        or tones.dtype != torch.float32
-    ):
+    forms = [(count, QUANTILES) for count in (channels, min(channels, COLOURS))]
+    is_known = tones.ndim == 3 and tones.shape[1:] in forms and tones.dtype == torch.float32
+    if not is_known or not len(tones):
         raise CheckpointError(
-            f"{path}: {_BANK}: expected float32 (photos, {channels}, {QUANTILES}), "
+            f"{path}: {_BANK}: expected float32 (photos, {forms[-1][0]}, {QUANTILES}), "
             f"got {_form(tones)}"
         )
     if bias is not None and (bias.shape != tones.shape[:1] or bias.dtype != torch.float32):

@@ -122,9 +122,9 @@ class Data:
     """How both sides are read and cropped."""
 
     channels: int = 0
-    """1 (grey) or 3 (RGB), images of the other kind are converted; 4: a fourth channel is no alpha
-    but another that the network sees and changes, such as depth or infrared; 0: grey or RGB, as all
-    images are, else an error."""
+    """1 (grey) or 3 (RGB), images of the other kind are converted; 4: RGBA, whose fourth channel is
+    no alpha but depth, infrared or the like, which the network sees and changes, and to which no
+    tone is matched; 0: grey or RGB, as all images are, else an error."""
     crop: tuple[int, int] = (64, 64)
     """Height and width of a training crop, in px; each is shortened to that of the median image of
     the smaller side, though not below 32. Smaller images are enlarged to it."""
@@ -323,11 +323,17 @@ class Config:
     """Algorithm 1."""
 
     def __post_init__(self) -> None:
-        """Reject a sum beside a mean, whose weights have nothing to do with each other."""
+        """Reject a sum beside a mean, whose weights have nothing to do with each other; and a match
+        of channels of which one has no tone."""
         sums = [self.loss.options.get("reduction"), self.regularization.reduction]
         _require(
             sums.count("paper_sum") != 1,
             "loss.reduction and regularization.reduction must both be 'paper_sum' or neither",
+        )
+        is_toned = self.tone.photos and self.tone.match == "before"
+        _require(
+            not (is_toned and self.data.channels == 4),
+            "tone.match = 'before' is for channels that all have a tone: of data.channels 1 or 3",
         )
 
     def of_student(self) -> Config:

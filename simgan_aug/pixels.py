@@ -45,7 +45,7 @@ class Pixels:
         image: as above; a tensor's subclass (torchvision's `tv_tensors.Image`) is kept.
         channels: of the refiner.
         channel_order: "rgb", or "bgr" as OpenCV reads; of the three colours of an image, if it has
-            three.
+            three, and of the first three of four channels.
         white: level of uint16 that is shown as 1, as are higher ones; 0: 65535. A change is in
             units of it, and what it is added to may lie above.
         look: whether to hold floats on a GPU against [0, 1], which waits for the GPU; on a CPU it
@@ -71,7 +71,7 @@ class Pixels:
         self._scale = _scale(self._native, white, look)
         self._colours, self._grey = _split(self._native.shape[1], channels)
         self._channels = channels
-        self._reversed = channel_order == "bgr" and self._colours == 3
+        self._reversed = channel_order == "bgr" and self._colours in (3, 4)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -143,7 +143,7 @@ class Pixels:
         if self._scale < _HIGHEST.get(self._native.dtype, 1):
             colour.clamp_(max=1)
         if self._reversed:
-            return colour.flip(1)
+            return _turned(colour)
         return colour.expand(-1, self._channels, -1, -1) if self._grey else colour
 
     def seen(self) -> Tensor | None:
@@ -158,7 +158,7 @@ class Pixels:
         range, and rounded where the dtype is an integer.
         """
         if self._reversed:
-            change = change.flip(1)
+            change = _turned(change)
         if self._grey:
             # No einsum, which a host's autocast would compute in bf16.
             channels = zip(change.unbind(1), LUMA, strict=True)
@@ -180,11 +180,11 @@ class Pixels:
     def levels(self, change: Tensor) -> Tensor:
         """The colours with a change added, red first: (N, channels, H, W) uint8."""
         colour = self._native[:, : self._colours]
-        return _added(colour.flip(1) if self._reversed else colour, change, self._scale)
+        return _added(_turned(colour) if self._reversed else colour, change, self._scale)
 
     def with_colours(self, colours: Tensor) -> Image:
         """The image with others instead of its own: (N, channels, H, W) of its dtype, red first."""
-        return self._with(colours.flip(1) if self._reversed else colours)
+        return self._with(_turned(colours) if self._reversed else colours)
 
     def _with(self, colour: Tensor) -> Image:
         """The image with other colours, which lie as they do in it."""
@@ -323,6 +323,13 @@ def _to_nchw(image: Image) -> Tensor:
             f"expected an image that is not empty, as {layouts}; got shape {tuple(image.shape)}"
         )
     return values
+
+
+def _turned(colours: Tensor) -> Tensor:
+    """(N, C, H, W) from BGR to RGB, or back; what follows on three channels stays."""
+    if colours.shape[1] == 3:
+        return colours.flip(1)
+    return torch.cat([colours[:, :3].flip(1), colours[:, 3:]], dim=1)
 
 
 def _kind(thing: Any) -> str:

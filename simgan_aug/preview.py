@@ -41,12 +41,12 @@ def preview(
     rows = {"synthetic": shown, "refined": refiner(shown, seed=seed, strength=strength)}
     if len(real):
         rows["real"] = _spaced(real, columns)
-    if refiner.channels == 4:  # the fourth, which is no colour, each below the three others
-        rows = {
-            f"{name}{which}": [image[..., part] for image in row]
+    if refiner.channels == 4:  # below colours what is none
+        fourths = {
+            name: [image[..., 3] for image in row if image.shape[2:] == (4,)]
             for name, row in rows.items()
-            for which, part in (("", slice(3)), (", channel 4", 3))
         }
+        rows |= {f"{name}, channel 4": row for name, row in fourths.items() if row}
     white = refiner.white
     return sheet({name: [to_display(image, white) for image in row] for name, row in rows.items()})
 

@@ -117,6 +117,8 @@ class Refining:
     def _may_fuse(self, pixels: Pixels) -> bool:
         """Whether nothing but the network comes between what kernels begin with and end with."""
         _, height, width = pixels.shape
+        if self._bank is not None and self._bank.channels != pixels.native.shape[1]:
+            return False
         return self._match != "before" and pixels.is_plain and height * width <= self._budget()
 
     def _fused(
@@ -180,7 +182,12 @@ class Refining:
     def _matched(
         self, images: Tensor, references: Tensor, shares: Tensor, seen: Tensor | None
     ) -> Tensor:
-        """The images, as `tone.matched` takes them, in these tones, each by its share."""
+        """The images, as `tone.matched` takes them, in these tones, each by its share; channels
+        beyond those of the tones stay."""
+        toned = references.shape[1]
+        if toned < images.shape[1]:
+            colours = self._matched(images[:, :toned], references, shares, seen)
+            return torch.cat([colours, images[:, toned:]], dim=1)
         if images.is_cuda:  # all at once; a CPU has one image at a time in its cache
             return tone.matched_together(images, references, shares, seen)
         masks = [None] * len(images) if seen is None else list(seen)

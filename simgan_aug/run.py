@@ -344,7 +344,10 @@ class Run:
             student = build_student(self.config, refiner, channels)
             parts.append(student)
         for part in parts:
-            if takes_reference(part) and self.bank is None:
-                raise ConfigError("takes_reference needs tones of real photos: set tone.photos")
+            if takes_reference(part) and (self.bank is None or self.bank.channels < channels):
+                raise ConfigError(
+                    "takes_reference needs tones of real photos, of each channel: set tone.photos, "
+                    "and data.channels to 1 or 3"
+                )
             part.to(self.device)
         return TrainingState(refiner, discriminator, training, self.ranks, terms, student)

@@ -74,25 +74,30 @@ def test_train_then_refine_then_preview(data, capsys):
 
 def test_a_fourth_channel_is_trained_on_refined_and_shown(data, capsys):
     rng = np.random.default_rng(0)
-    for side, high in (("synthetic", 255), ("real", 60)):
-        for path in (data / side).glob("*.png"):
-            with Image.open(path) as opened:
-                colour = np.array(opened.convert("RGB"))
-            depth = rng.integers(0, high, (*colour.shape[:2], 1), dtype=np.uint8)
-            Image.fromarray(np.dstack([colour, depth])).save(path)
+    for path in [*data.glob("synthetic/*.png"), *data.glob("real/*.png")]:
+        with Image.open(path) as opened:
+            colour = np.array(opened.convert("RGB"))
+        depth = rng.integers(0, 256, (*colour.shape[:2], 1), dtype=np.uint8)
+        Image.fromarray(np.dstack([colour, depth])).save(path)
+    Image.fromarray(colour).save(data / "colour.png")
     files = sorted((data / "synthetic").glob("*.png"))
     before = [np.array(Image.open(path)) for path in files]
 
     assert main([*TRAIN, "--out", "run", "--steps", "3", "--channels", "4"]) == 0
     refiner = ["--refiner", "run/refiner.safetensors"]
     assert main(["refine", "--annotations", "synthetic.json", *refiner, "--out", "out"]) == 0
-    sheet = ["preview", *refiner, "--images", "synthetic", "--out", "sheet.png"]
-    assert main(sheet) == 0
+    sheet = ["preview", *refiner, "--images", "synthetic", "--out"]
+    assert main([*sheet, "one.png"]) == 0
+    (data / "photos").mkdir()
+    (data / "colour.png").rename(data / "photos" / "colour.png")
+    assert main([*sheet, "two.png", "--real", "photos"]) == 0
 
     after = [np.array(Image.open(data / "out" / "images" / path.name)) for path in files]
     assert all(image.shape == old.shape for image, old in zip(after, before, strict=True))
-    means = [np.mean([image[..., 3].mean() for image in images]) for images in (before, after)]
-    assert means[1] < 0.8 * means[0]  # towards the tone of the real ones
+    apart = np.abs(np.stack(after).astype(int) - np.stack(before)).mean((0, 1, 2))
+    assert apart[3] < min(apart[:3])  # in which colours have a tone
+    heights = [Image.open(data / name).height for name in ("one.png", "two.png")]
+    assert heights[1] > heights[0]  # the photos' row, though they have no fourth
     assert "4 channel(s)" in capsys.readouterr().err
 
 

@@ -666,6 +666,33 @@ def test_what_alpha_hides_has_no_part_in_the_tone():
     assert np.array_equal(whole[..., 3], image[..., 3])
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("strength", [1, 0.5])
+def test_a_fourth_channel_takes_no_tone_and_colours_take_that_of_three(dtype, strength):
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 4), dtype=np.uint8)
+    images = (pixels / (1 if dtype == "uint8" else 255)).astype(dtype)
+    tones = torch.rand(5, 3, tone.QUANTILES).sort().values
+    bank = Bank(tones).balanced(tone.tones_of(torch.rand(9, 3, 12, 16)))
+    options = {"seed": 3, "strength": strength}
+
+    made = refining(UnshuffleRefiner(4), 4, bank=bank)(images, **options)
+    colours = refining(UnshuffleRefiner(3), 3, bank=bank)(images[..., :3].copy(), **options)
+
+    assert np.array_equal(made[..., 3], images[..., 3])
+    assert np.array_equal(made[..., :3], colours)
+    assert not np.array_equal(colours, images[..., :3])
+
+
+def test_of_bgr_and_a_fourth_channel_the_colours_are_turned_and_it_stays():
+    image = np.random.default_rng(0).random((12, 16, 4), dtype=np.float32)
+    refiner, turned = refining(awake(small(channels=4)), 4), [2, 1, 0, 3]
+
+    rgb, bgr = refiner(image), refiner(image[..., turned], channel_order="bgr")
+
+    assert np.array_equal(rgb, bgr[..., turned])
+    assert not np.array_equal(refiner(image[..., turned])[..., turned], rgb)
+
+
 def test_an_image_that_alpha_hides_whole_is_toned_like_one_without():
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 4), dtype=np.uint8)
     image[..., 3] = 0

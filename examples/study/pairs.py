@@ -16,7 +16,8 @@ textures  grey, 64x64, 3 classes: brick, grass, gravel of scikit-image. "Synthet
 faces     grey, 50x50, faces and no faces of scikit-image's LFW subset: 50 of each kind posterised
           and brightened, to train on; 50 real ones without labels; 100 to test on.
 depth     four channels (--channels 4), 128x96, boxes and masks of three classes: drawn scenes of
-          plain shapes on a floor, with their depth as the fourth channel, RGBA in the file. "Real":
+          plain shapes on a floor, each turned a little, so that light and depth change across it;
+          depth is the fourth channel, RGBA in the file. "Real":
           others through a camera that is warm, dark at its corners and noisy, and a depth sensor
           whose noise grows with the square of the distance and which sees nothing along edges.
 pose      colour, photos of COCO as they are (--coco, a folder with images/ and

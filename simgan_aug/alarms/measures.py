@@ -141,7 +141,10 @@ def agreement(before: Sequence[Array], after: Sequence[Array]) -> float | None:
     in cells that show what stands before it.
     """
     pairs = [
-        [(old.mean(2), new.mean(2)), *zip(_channels(old), _channels(new), strict=True)]
+        [
+            (old[..., :3].mean(2), new[..., :3].mean(2)),
+            *zip(_channels(old), _channels(new), strict=True),
+        ]
         for old, new in zip(before, after, strict=True)
     ]
     found = [

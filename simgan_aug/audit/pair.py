@@ -52,6 +52,11 @@ class View:
     white: int = 0
     has_alpha: bool = True
 
+    @cached_property
+    def whole(self) -> View:
+        """The same, without alpha: each channel counts."""
+        return View(self.image, self.white, has_alpha=False)
+
     def __post_init__(self) -> None:
         """Reject what cannot be compared."""
         image = self.image
@@ -131,7 +136,7 @@ class Pair:
         alike = (image.shape, image.dtype) == (new.shape, new.dtype)
         may_have = view.has_alpha and alike and image.shape[2:] in ((2,), (4,))
         if may_have and last.min() < last.max() and not np.array_equal(last, new[..., -1]):
-            view = View(image, view.white, has_alpha=False)
+            view = view.whole
         return cls(view, View(new, view.white, view.has_alpha))
 
     def __post_init__(self) -> None:
@@ -223,9 +228,9 @@ def _step(image: Array) -> int:
 
 
 def _grey(colour: Array) -> Array:
-    if colour.shape[2] != 3:
+    if colour.shape[2] < 3:
         return np.ascontiguousarray(colour.mean(axis=2))
-    grey: Array = colour @ np.array(LUMA, dtype=np.float32)
+    grey: Array = colour[..., :3] @ np.array(LUMA, dtype=np.float32)
     return np.ascontiguousarray(grey)
 
 

@@ -36,7 +36,7 @@ SHORT = 0.5
 @click.option(
     "--channels",
     type=click.Choice(["1", "3", "4"]),
-    help="Convert all images to this; 4: their alpha is a channel as others are.",
+    help="1, 3: convert all images; 4: the alpha of RGBA is a channel as others are.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1.")
 @click.option("--licence", default="", help="Of the data, noted in the refiner file.")

@@ -84,7 +84,7 @@ class Reader:
         return self.listings[place].title(number)
 
     def image(self, index: int) -> Array:
-        """An image, (H, W, C): colour alone, in the channels asked for, else of the first image.
+        """An image, (H, W, C), in the channels asked for, else of the first image; without alpha.
 
         Raises:
             DataError: it is missing, unreadable, of another size than stated, or (`Mixed`) of
@@ -129,7 +129,7 @@ class Reader:
         return made.astype(np.float16)
 
     def _colours(self, pixels: Array, index: int) -> int:
-        """How many channels of an image, (H, W, C), are colour; the rest is alpha."""
+        """How many channels of an image, (H, W, C), are seen; the rest is alpha."""
         present = pixels.shape[2]
         if self.config.channels != ALL:
             return 3 if present >= 3 else 1

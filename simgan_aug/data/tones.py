@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from simgan_aug import tone
-from simgan_aug.bank import SIDE, Bank, reach
+from simgan_aug.bank import COLOURS, SIDE, Bank, reach
 from simgan_aug.config import Tone
-from simgan_aug.data.decoded import THREADS, ahead
+from simgan_aug.data.decoded import ahead
 from simgan_aug.data.source import Source
 from simgan_aug.pixels import Pixels
 
@@ -35,14 +35,15 @@ def tone_bank(
         return None
 
     def tones(side: Source, count: int, looked: Callable[[Pixels], Pixels]) -> Tensor:
-        """(K, C, Q), of some images of a side."""
+        """(K, C, Q), of some images of a side, of which few are held at once."""
+        channels = side.channels
 
         def of_one(index: int) -> Tensor:
-            image = Pixels(side.images[index], side.channels, white=white)
-            return tone.tones_of(looked(image).colour())
+            image = looked(Pixels(side.images[index], channels, white=white))
+            return tone.tones_of(image.colour()[:, :COLOURS])
 
         chosen = side.some(count, np.random.default_rng([seed, 1]))
-        return torch.cat(list(ahead(of_one, chosen, THREADS)))
+        return torch.cat(list(ahead(of_one, chosen, 2)))
 
     known = tones(real, config.photos, lambda photo: photo)
     if config.choice == "any":

@@ -23,7 +23,7 @@ def features(images: Sequence[Array], channels: int) -> Tensor:
 
     Args:
         images: (H, W) or (H, W, C), any sizes of 16 px or more, of the kinds `Pixels` takes.
-        channels: 1 or 3.
+        channels: of them.
     """
     extract = random_filters(channels)
     return torch.stack([extract(image) for image in images])

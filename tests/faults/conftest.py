@@ -17,8 +17,8 @@ from simgan_aug.dataset import refine, verify
 from simgan_aug.dataset.journal import BATCH, read_lines
 from simgan_aug.dataset.storage import LocalFolder
 
-LIMIT = 120
-"""Seconds that nothing here should take."""
+LIMIT = 300
+"""Seconds that nothing here should take, on a busy machine either."""
 
 
 def make_data(folder, count):
@@ -60,7 +60,11 @@ class Refining:
     def run(self, *options):
         """Run to the end; returns the exit code and all that was printed."""
         process = self.start(*options)
-        out, errors = process.communicate(timeout=LIMIT)
+        try:
+            out, errors = process.communicate(timeout=LIMIT)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # with its workers
+            raise
         return process.returncode, out + errors
 
     def done(self):
