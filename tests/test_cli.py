@@ -16,6 +16,7 @@ from PIL import Image
 
 from simgan_aug.checkpoint import load_state
 from simgan_aug.cli import main
+from simgan_aug.imagefile import read_image
 from simgan_aug.testing import write_pair
 
 FAST = """
@@ -81,7 +82,7 @@ def test_a_fourth_channel_is_trained_on_refined_and_shown(data, capsys):
         Image.fromarray(np.dstack([colour, depth])).save(path)
     Image.fromarray(colour).save(data / "colour.png")
     files = sorted((data / "synthetic").glob("*.png"))
-    before = [np.array(Image.open(path)) for path in files]
+    before = [read_image(path).pixels for path in files]
 
     assert main([*TRAIN, "--out", "run", "--steps", "3", "--channels", "4"]) == 0
     refiner = ["--refiner", "run/refiner.safetensors"]
@@ -92,11 +93,11 @@ def test_a_fourth_channel_is_trained_on_refined_and_shown(data, capsys):
     (data / "colour.png").rename(data / "photos" / "colour.png")
     assert main([*sheet, "two.png", "--real", "photos"]) == 0
 
-    after = [np.array(Image.open(data / "out" / "images" / path.name)) for path in files]
+    after = [read_image(data / "out" / "images" / path.name).pixels for path in files]
     assert all(image.shape == old.shape for image, old in zip(after, before, strict=True))
     apart = np.abs(np.stack(after).astype(int) - np.stack(before)).mean((0, 1, 2))
     assert apart[3] < min(apart[:3])  # in which colours have a tone
-    heights = [Image.open(data / name).height for name in ("one.png", "two.png")]
+    heights = [len(read_image(data / name).pixels) for name in ("one.png", "two.png")]
     assert heights[1] > heights[0]  # the photos' row, though they have no fourth
     assert "4 channel(s)" in capsys.readouterr().err
 
