@@ -304,8 +304,7 @@ class Config:
     """R."""
     student: Part = field(
         default_factory=lambda: Part(
-            name="unshuffle",
-            options={"factor": 4, "features": 16, "blocks": 1, "pixel_features": 8},
+            name="unshuffle", options={"factor": 4, "blocks": 1, "pixel_features": 8}
         )
     )
     """What learns from R, for `training.student_steps`, and is kept. Where it is of the name of R,

@@ -179,7 +179,8 @@ def read_info(out: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"{out}: a run of an earlier simgan_aug; begin a new one in another --out"
             )
-        _as_begun(info["config"])
+        if "tone" in info["config"]:  # one of an earlier simgan_aug goes on as it was begun
+            info["config"]["tone"].setdefault("choice", "any")
         parse(info["config"], source=str(out / INFO))
         Inputs.from_builtins(info["inputs"])
         if set(info["fingerprints"]) != {"synthetic", "real"}:
@@ -191,14 +192,3 @@ def read_info(out: Path) -> dict[str, Any]:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{out / INFO}: damaged: {type(error).__name__}: {error}") from None
     return info
-
-
-def _as_begun(config: dict[str, Any]) -> None:
-    """Say what a run of an earlier simgan_aug did not have to: what has another default since."""
-    if "tone" in config:
-        config["tone"].setdefault("choice", "any")
-    student = config.get("student", {})
-    if student.get("name") == "unshuffle":  # as wide as a teacher of its kind, or as any was
-        teacher = config["refiner"]
-        shared = teacher["options"] if teacher["name"] == "unshuffle" else {}
-        student["options"].setdefault("features", shared.get("features", 64))

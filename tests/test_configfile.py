@@ -326,10 +326,7 @@ def test_a_sum_beside_a_mean_is_refused():
         ),
         (
             {"refiner": {"name": "resnet"}, "student": {"name": "unshuffle", "factor": 4}},
-            Part(
-                name="unshuffle",
-                options={"factor": 4, "features": 16, "blocks": 1, "pixel_features": 8},
-            ),
+            Part(name="unshuffle", options={"factor": 4, "blocks": 1, "pixel_features": 8}),
             3000,
         ),
         ({"refiner": {"name": "resnet"}, "training": {"student_steps": 0}}, Part(name="resnet"), 0),
