@@ -310,6 +310,18 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, name):
     assert str(path) in str(caught.value)
 
 
+def test_a_match_before_the_network_of_four_channels_is_refused():
+    tables = {"data": {"channels": 4}, "tone": {"match": "before"}}
+
+    with pytest.raises(
+        ConfigError, match=r"a\.toml: tone\.match = 'before' is for channels that all"
+    ):
+        parse(tables, source="a.toml")
+    tables["tone"]["photos"] = 0
+
+    assert parse(tables, source="a.toml").data.channels == 4
+
+
 def test_a_sum_beside_a_mean_is_refused():
     with pytest.raises(ConfigError, match="both be 'paper_sum' or neither"):
         parse({"preset": "paper-eyes", "loss": {"name": "least_squares"}}, source="a.toml")

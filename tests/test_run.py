@@ -23,6 +23,7 @@ from simgan_aug.errors import (
     PluginError,
     TrainingError,
 )
+from simgan_aug.imagefile import read_image
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.ranks import Ranks
 from simgan_aug.run import REFINER, STATE, Inputs, Run, read_info
@@ -157,6 +158,18 @@ def test_a_run_of_an_earlier_version_goes_on_with_any_tone(inputs, tmp_path):
     path.write_text(json.dumps(info))
 
     assert read_info(tmp_path / "out")["config"]["tone"]["choice"] == "any"
+
+
+def test_of_four_channels_a_network_that_takes_a_reference_is_refused(inputs, tmp_path):
+    for path in [*tmp_path.glob("synthetic/*.png"), *tmp_path.glob("real/*.png")]:
+        pixels = read_image(path).pixels
+        Image.fromarray(np.dstack([pixels, pixels[..., 0]])).save(path)
+    four = dataclasses.replace(SMALL, data=dataclasses.replace(SMALL.data, channels=4))
+    asking = Part(name="unshuffle", options={"features": 8, "blocks": 1, "takes_reference": True})
+
+    assert Run(four, inputs, tmp_path / "out").bank.channels == 3
+    with pytest.raises(ConfigError, match=r"takes_reference needs tones .* of each channel"):
+        Run(dataclasses.replace(four, refiner=asking), inputs, tmp_path / "out")
 
 
 def test_there_is_nothing_to_resume_in_an_empty_folder(inputs, tmp_path):

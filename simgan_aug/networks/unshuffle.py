@@ -174,7 +174,7 @@ class PixelMap(nn.Module):
 
     def _by_bands(self, folded: Tensor, around: Tensor, bias: Tensor, drawn: Tensor) -> Tensor:
         """The same by a row of a block at a time, as most of what a whole block is multiplied with
-        is zero, and by as many blocks as a processor's cache holds: in a third of the time."""
+        is zero, and by as many blocks as a processor's cache holds: in half of the time."""
         seen, drawn = (
             _at_each_place(each, self.factor).flatten(1).T for each in (self.seen.weight, drawn)
         )
