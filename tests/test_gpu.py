@@ -56,7 +56,7 @@ def toning(device, match="after", channels=3, **options):
     """A refiner with a tone step, the same on every device."""
     generator = torch.Generator().manual_seed(0)
     real = torch.rand(5, channels, 8, 8, generator=generator) / 2
-    tones = tone.tones_of(real)
+    tones = tone.tones_of(real)[:, :3]  # a fourth channel has none
     bank = Bank(tones).balanced(tones)
     torch.manual_seed(0)
     network = UnshuffleRefiner(channels, 2, 8, 1, pixel_features=4)
@@ -109,6 +109,19 @@ def test_every_kind_of_image_on_either_side_is_refined_alike(dtype, channels):
 
 
 @BACKENDS
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_four_channels_of_which_three_have_a_tone_are_refined_as_on_a_cpu(dtype):
+    image = torch.rand(2, 4, 21, 34, generator=torch.Generator().manual_seed(0))
+    image = (image * 255).to(dtype) if dtype == torch.uint8 else image
+    on_cpu, on_gpu = (toning(device, channels=4, precision="fp32") for device in ("cpu", "cuda"))
+    full = 1 if dtype == torch.uint8 else 255
+
+    expected = on_cpu(image, seed=3).double() * full
+    for _ in range(4):  # the third call is recorded
+        refined = on_gpu(image.cuda(), seed=3).cpu().double() * full
+        assert (refined - expected).abs().max() <= 1.5
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_a_replayed_refinement_is_that_of_its_own_image_seeds_and_strengths(backend, dtype):
     refine = toning("cuda", backend=backend)
