@@ -108,7 +108,6 @@ def test_every_kind_of_image_on_either_side_is_refined_alike(dtype, channels):
         assert (refined.cpu().double() * 255 / full - expected).abs().max() <= limit
 
 
-@BACKENDS
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_four_channels_of_which_three_have_a_tone_are_refined_as_on_a_cpu(dtype):
     image = torch.rand(2, 4, 21, 34, generator=torch.Generator().manual_seed(0))
@@ -122,6 +121,7 @@ def test_four_channels_of_which_three_have_a_tone_are_refined_as_on_a_cpu(dtype)
         assert (refined - expected).abs().max() <= 1.5
 
 
+@BACKENDS
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_a_replayed_refinement_is_that_of_its_own_image_seeds_and_strengths(backend, dtype):
     refine = toning("cuda", backend=backend)

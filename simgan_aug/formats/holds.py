@@ -49,7 +49,7 @@ def check_holds(pixels: np.ndarray[Any, Any], format: str) -> None:
     if pixels.dtype == np.uint16 and format in ("JPEG", "WEBP"):
         raise ImageError(f"{format} cannot hold 16 bits; take png")
     if format == "JPEG" and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        raise ImageError("JPEG has no alpha, nor another fourth channel; take png or webp")
+        raise ImageError("JPEG has no alpha; take png or webp")
     if max(height, width) > _SIDES.get(format, max(height, width)):
         raise ImageError(
             f"{format} holds sides of at most {_SIDES[format]:,} pixels, "
