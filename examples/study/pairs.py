@@ -17,9 +17,9 @@ faces     grey, 50x50, faces and no faces of scikit-image's LFW subset: 50 of ea
           and brightened, to train on; 50 real ones without labels; 100 to test on.
 depth     four channels (--channels 4), 128x96, boxes and masks of three classes: drawn scenes of
           plain shapes on a floor, each turned a little, so that light and depth change across it;
-          depth is the fourth channel, RGBA in the file. "Real":
-          others through a camera that is warm, dark at its corners and noisy, and a depth sensor
-          whose noise grows with the square of the distance and which sees nothing along edges.
+          depth is the fourth channel, RGBA in the file. "Real": others through a camera that is
+          warm, dark at its corners and noisy, and a depth sensor whose noise grows with the square
+          of the distance and which sees nothing along edges.
 pose      colour, photos of COCO as they are (--coco, a folder with images/ and
           annotations/person_keypoints_with_images.json): those with keypoints are, in turn,
           posterised to train on or left to test on; all others are the real ones without labels.
@@ -121,7 +121,7 @@ def depth(rng: np.random.Generator) -> dict[str, list[Sample]]:
 
 
 def _drawn(rng: np.random.Generator) -> Sample:
-    """Two to four shapes on a floor, the nearest last: colour, and depth in 32nds of a metre."""
+    """Two to four shapes on a floor, the nearest last: colour and depth."""
     rows, columns = np.mgrid[:96, :128]
     floor = np.clip(220 - 180 * (rows - 30) / 66, 40, 220)
     light = rng.uniform(90, 200, 3) * (0.7 + 0.3 * rows[..., None] / 96)
