@@ -64,7 +64,7 @@ class Refining:
             out, errors = process.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
             process.terminate()  # with its workers
-            process.communicate()
+            process.wait(LIMIT)
             raise
         return process.returncode, out + errors
 
