@@ -76,8 +76,7 @@ def test_train_then_refine_then_preview(data, capsys):
 def test_a_fourth_channel_is_trained_on_refined_and_shown(data, capsys):
     rng = np.random.default_rng(0)
     for path in [*data.glob("synthetic/*.png"), *data.glob("real/*.png")]:
-        with Image.open(path) as opened:
-            colour = np.array(opened.convert("RGB"))
+        colour = read_image(path).pixels
         depth = rng.integers(0, 256, (*colour.shape[:2], 1), dtype=np.uint8)
         Image.fromarray(np.dstack([colour, depth])).save(path)
     Image.fromarray(colour).save(data / "colour.png")

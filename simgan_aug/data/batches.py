@@ -192,7 +192,7 @@ class BatchRefiner:
     def _turned(self, pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """From the order of channels that came to RGB, or back."""
         turn = self.channel_order == "bgr" and pixels.ndim == 3 and pixels.shape[2] in (3, 4)
-        return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]] if turn else pixels
+        return np.take(pixels, [2, 1, 0, 3][: pixels.shape[2]], axis=2) if turn else pixels
 
     def _drawn(self, identities: list[int]) -> dict[int, Form]:
         """The rows that are refined, and to which forms."""
