@@ -335,13 +335,15 @@ def test_a_map_by_rows_of_a_block_is_the_map_by_blocks_in_values_and_gradients(
         pixels.drawn.weight.normal_()
     folded = torch.randn(2, 4 * factor**2, 5, 7).contiguous(memory_format=form)
     around = torch.randn(2, 8, 5, 7).contiguous(memory_format=form)
+    head = nn.Conv2d(8, 3 * factor**2, 1)
 
     def made():
         pixels.zero_grad()
+        head.zero_grad()
         with FlopCounterMode(display=False) as counter:
-            drawn = pixels(folded, around)
+            drawn = pixels(folded, around, head.weight, head.bias)
         drawn.square().mean().backward()
-        gradients = [weight.grad.clone() for weight in pixels.parameters()]
+        gradients = [w.grad.clone() for w in (*pixels.parameters(), *head.parameters())]
         return counter.get_total_flops(), [drawn, *gradients]
 
     few, by_rows = made()
@@ -349,8 +351,8 @@ def test_a_map_by_rows_of_a_block_is_the_map_by_blocks_in_values_and_gradients(
     many, by_blocks = made()
 
     assert few < many
-    assert len(by_rows) == 5
-    assert all(map(torch.allclose, by_rows, by_blocks, [1e-4] * 5, [1e-5] * 5))
+    assert len(by_rows) == 7
+    assert all(map(torch.allclose, by_rows, by_blocks, [1e-4] * 7, [1e-5] * 7))
 
 
 def test_what_lies_around_a_pixel_shifts_its_map():

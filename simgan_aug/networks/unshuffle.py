@@ -117,12 +117,11 @@ class UnshuffleRefiner(nn.Module):
         if self.tone is not None and reference is not None:
             features = features + self.tone(tone_levels(reference))[:, :, None, None]
         features = self.blocks(rectified(features))
-        drawn = F.conv2d(
-            features,
-            _blocks_first(self.head.weight, self.multiple),
-            _blocks_first(cast(Tensor, self.head.bias), self.multiple),
-        )
-        return drawn if self.pixels is None else drawn + self.pixels(folded, features)
+        weight = _blocks_first(self.head.weight, self.multiple)
+        bias = _blocks_first(cast(Tensor, self.head.bias), self.multiple)
+        if self.pixels is None:
+            return F.conv2d(features, weight, bias)
+        return cast(Tensor, self.pixels(folded, features, weight, bias))
 
     def unfold(self, change: Tensor, images: Tensor) -> Tensor:
         """What is added to images, from what `core` gives: (B, C f f, H/f, W/f) -> (B, C, H, W)."""
@@ -162,31 +161,49 @@ class PixelMap(nn.Module):
         self.drawn = nn.Conv2d(features, outputs, 1, bias=False)
         nn.init.zeros_(self.drawn.weight)
 
-    def forward(self, folded: Tensor, around: Tensor) -> Tensor:
-        """(B, inputs f f, H/f, W/f), (B, around, H/f, W/f) -> (B, outputs f f, H/f, W/f)."""
-        bias = cast(Tensor, self.seen.bias).repeat(self.factor**2)
-        drawn = self.GAIN * self.drawn.weight
-        if around.dtype == torch.float32 and around.device.type == "cpu" and not is_traced():
-            return self._by_bands(folded, around, bias, drawn)
-        seen = F.conv2d(folded, _at_each_place(self.seen.weight, self.factor**2), bias)
-        hidden = rectified(seen + self.around(around))
-        return F.conv2d(hidden, _at_each_place(drawn, self.factor**2))
+    def forward(self, folded: Tensor, around: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """What a head draws for blocks of pixels, and the map for each pixel.
 
-    def _by_bands(self, folded: Tensor, around: Tensor, bias: Tensor, drawn: Tensor) -> Tensor:
+        Args:
+            folded: (B, inputs f f, H/f, W/f).
+            around: (B, around, H/f, W/f).
+            weight: of the head, a 1x1 convolution, (outputs f f, around, 1, 1).
+            bias: of the head, (outputs f f).
+
+        Returns:
+            (B, outputs f f, H/f, W/f).
+        """
+        if around.dtype == torch.float32 and around.device.type == "cpu" and not is_traced():
+            return self._by_bands(folded, around, weight, bias)
+        seen, drawn, level = self._at_each_of(self.factor**2)
+        hidden = rectified(F.conv2d(folded, seen, level) + self.around(around))
+        return F.conv2d(around, weight, bias) + F.conv2d(hidden, drawn)
+
+    def _by_bands(self, folded: Tensor, around: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """The same by a row of a block at a time, as most of what a whole block is multiplied with
         is zero, and by as many blocks as a processor's cache holds: in half of the time."""
-        seen, drawn = (
-            _at_each_place(each, self.factor).flatten(1).T for each in (self.seen.weight, drawn)
+        seen, drawn, level = self._at_each_of(self.factor)
+        seen, drawn, head, shift = (
+            each.flatten(1).T for each in (seen, drawn, weight, self.around.weight)
         )
-        shift = self.around.weight.flatten(1).T
+        level = level.repeat(self.factor)
         bands = zip(*(torch.split(_rows(each), _BAND) for each in (folded, around)), strict=True)
         made = []
         for pixels, features in bands:
-            shifted = torch.addmm(bias, features, shift).view(-1, seen.shape[1])
-            hidden = rectified(torch.addmm(shifted, pixels.reshape(-1, len(seen)), seen))
-            made.append(hidden @ drawn)
+            hidden = torch.addmm(level, features, shift).view(-1, seen.shape[1])
+            hidden = rectified(hidden.addmm_(pixels.reshape(-1, len(seen)), seen))
+            blocks = torch.addmm(bias, features, head).view(-1, drawn.shape[1])
+            made.append(blocks.addmm_(hidden, drawn))
         batch, _, height, width = folded.shape
         return torch.cat(made).view(batch, height, width, -1).movedim(-1, 1)
+
+    def _at_each_of(self, places: int) -> tuple[Tensor, Tensor, Tensor]:
+        """P, R and the bias of P for some pixels of a block together."""
+        seen, drawn = (
+            _at_each_place(weight, places)
+            for weight in (self.seen.weight, self.GAIN * self.drawn.weight)
+        )
+        return seen, drawn, cast(Tensor, self.seen.bias).repeat(places)
 
 
 def _rows(images: Tensor) -> Tensor:
