@@ -125,7 +125,7 @@ class Bank:
         Args:
             images: (N, C, Q), tones of synthetic images; the bias is 0 in the mean.
         """
-        costs, bias = self._costs(images), torch.zeros(len(self), dtype=torch.float64)
+        costs, bias = self._costs(images), torch.zeros(len(self), dtype=torch.float64, device="cpu")
         for _ in range(_ROUNDS):
             taken = torch.log_softmax(bias - costs, dim=1).logsumexp(0)
             uneven = taken - math.log(len(images) / len(self))  # 0 where one has its share

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,12 @@ from torch.utils.data import get_worker_info
 
 from simgan_aug.errors import ConfigError
 
+_IMPORTED_IN = os.getpid()
 _DEFAULTS = threading.RLock()
+if hasattr(os, "register_at_fork"):  # not on Windows
+    # Else a fork beside a thread that reads a refiner would leave the child waiting for ever.
+    _release = _DEFAULTS.release
+    os.register_at_fork(before=_DEFAULTS.acquire, after_in_parent=_release, after_in_child=_release)
 
 
 def resolve_device(wanted: str | torch.device) -> torch.device:
@@ -54,6 +60,13 @@ def plain_defaults() -> Iterator[None]:
                 yield
         finally:
             torch.set_default_dtype(before)
+
+
+def one_thread_after_fork() -> None:
+    """In a forked process: hold torch to one thread. Its pool of threads does not survive a fork,
+    and whatever waited for it would hang."""
+    if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
+        torch.set_num_threads(1)
 
 
 def resolve_precision(wanted: str, device: torch.device) -> str:

@@ -15,7 +15,7 @@ from simgan_aug import noise, refining, tone
 from simgan_aug.backends import Backend, backend_of
 from simgan_aug.bank import SIDE, Bank
 from simgan_aug.config import Tone
-from simgan_aug.devices import uploaded
+from simgan_aug.devices import one_thread_after_fork, uploaded
 from simgan_aug.errors import ConfigError, ImageError
 from simgan_aug.graphs import Replayed, is_recordable
 from simgan_aug.pixels import Image, Pixels
@@ -179,6 +179,7 @@ class ImageRefiner:
         channel_order: str,
         is_batch: bool = True,
     ) -> Image:
+        one_thread_after_fork()
         # Floats on a GPU are looked at once only: each look waits for the GPU.
         look = not self._looked
         pixels = Pixels(image, self.channels, channel_order, white=self.white, look=look)
@@ -201,7 +202,8 @@ class ImageRefiner:
         if leading[rows] == list(range(len(leading)))[rows]:  # itself, which is on the device
             return part.thinned(SIDE).native
         few = pixels.thinned(SIDE).native
-        return few.index_select(0, uploaded(torch.tensor(leading[rows]), few.device))
+        first = torch.tensor(leading[rows], device="cpu")
+        return few.index_select(0, uploaded(first, few.device))
 
     def _refined(
         self, pixels: Pixels, few: Tensor | None, seeds: list[int], strengths: list[float]
@@ -218,7 +220,7 @@ class ImageRefiner:
         def made(native: Tensor, *drawn: Tensor | None) -> list[Tensor]:
             return [self._refining(pixels.of(native), *drawn)]
 
-        numbers = torch.tensor(strengths, dtype=torch.float32)
+        numbers = torch.tensor(strengths, dtype=torch.float32, device="cpu")
         device, beside = self.device, self._refining.beside
         drawn = (
             (noise.keys(seeds) if self._refining.noise_channels else None, device),

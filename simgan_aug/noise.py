@@ -52,6 +52,6 @@ def _hashed(values: Tensor) -> Tensor:
 def quantiles(device: torch.device) -> Tensor:
     """Of the standard normal distribution, in the middle of so many equal parts; kept for good, as
     a recording may read them."""
-    middles = (torch.arange(2**BITS, dtype=torch.float64) + 0.5) / 2**BITS
+    middles = (torch.arange(2**BITS, dtype=torch.float64, device="cpu") + 0.5) / 2**BITS
     values: Tensor = torch.special.ndtri(middles).float()
     return values.to(device)

@@ -390,4 +390,6 @@ def _from_nchw(values: Tensor, like: Image) -> Image:
         array = values.cpu().numpy() if like.ndim == 2 else values.movedim(1, -1).cpu().numpy()
         return np.ascontiguousarray(array.reshape(like.shape)).astype(like.dtype, copy=False)
     shaped = values.reshape(like.shape)
+    if like.is_contiguous():
+        shaped = shaped.contiguous()
     return shaped if type(like) is Tensor else shaped.as_subclass(type(like))

@@ -32,7 +32,7 @@ def with_rows(images: Image, rows: list[int], changed: Image) -> Image:
     if len(rows) == len(images):
         return changed
     whole = images.clone() if isinstance(images, Tensor) else images.copy()
-    whole[_index(rows, images)] = changed
+    _writable(whole)[_index(rows, images)] = _writable(changed)
     return whole
 
 
@@ -64,7 +64,13 @@ def _index(rows: list[int], images: Image) -> Any:
     """What picks rows; a list would wait for a GPU."""
     if not isinstance(images, Tensor):
         return rows
-    return uploaded(torch.tensor(rows, dtype=torch.long), images.device)
+    return uploaded(torch.tensor(rows, dtype=torch.long, device="cpu"), images.device)
+
+
+def _writable(images: Image) -> Image:
+    """The same memory, in a dtype of which torch can write rows."""
+    is_short = isinstance(images, Tensor) and images.dtype == torch.uint16
+    return images.view(torch.int16) if is_short else images
 
 
 def _likeness(image: Image) -> Any:

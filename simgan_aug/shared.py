@@ -22,7 +22,7 @@ from torch.utils.data import get_worker_info
 from simgan_aug import checkpoint, plugins
 from simgan_aug.backends import NAMES, backend_of, is_torch
 from simgan_aug.cache import CachedRefiner, DiskStore, MemoryStore
-from simgan_aug.devices import keep_freed_memory, resolve_device
+from simgan_aug.devices import keep_freed_memory, one_thread_after_fork, resolve_device
 from simgan_aug.draws import DRAWN
 from simgan_aug.errors import ConfigError
 from simgan_aug.inference import ImageRefiner
@@ -126,8 +126,7 @@ class SharedRefiner:
         forked = os.getpid() != self._process or torch.cuda._is_in_bad_fork()
         if device.type == "cuda" and forked:
             raise ConfigError(_AFTER_FORK)
-        if os.getpid() != _IMPORTED_IN and torch.get_num_threads() > 1:
-            torch.set_num_threads(1)  # the pool of threads does not survive a fork: it would hang
+        one_thread_after_fork()
         if device not in self._opened:
             if get_worker_info() is not None:
                 keep_freed_memory()
@@ -181,8 +180,6 @@ def described(refiner: str | os.PathLike[str] | Refiner) -> str:
     named = isinstance(refiner, (str, os.PathLike))
     return os.fspath(refiner) if named else type(refiner).__name__  # type: ignore[arg-type]
 
-
-_IMPORTED_IN = os.getpid()
 
 _AFTER_FORK = (
     "device='cuda' was asked for in a forked worker, where CUDA cannot be used. Two ways out: "

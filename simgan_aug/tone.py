@@ -184,7 +184,7 @@ def _matched_by_tables(
 ) -> Tensor:
     """`matched`, the same bits: levels are indices of 8 bits, looked up in OpenCV's tables."""
     pixels = image.movedim(0, -1).contiguous()  # (H, W, C)
-    level = torch.empty(pixels.shape, dtype=torch.uint8)
+    level = torch.empty(pixels.shape, dtype=torch.uint8, device=pixels.device)
     bands = _bands(pixels)
     for band in bands:
         level[band] = _positions(pixels[band]).round_()

@@ -7,9 +7,10 @@ image covers the spread of the real photos, one fixed refined form is their mean
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import xxhash
@@ -116,6 +117,22 @@ def check_probability(p: float, name: str = "p") -> None:
         raise ConfigError(f"{name} must lie in [0, 1], got {p!r}")
 
 
-def identity_of(content: Buffer) -> int:
-    """A number that tells images, or names, apart by their bytes; the same on every machine."""
-    return xxhash.xxh3_64_intdigest(content)
+def check_seed(seed: Any) -> int:
+    """A seed as an int.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    try:
+        return operator.index(seed)
+    except TypeError:
+        raise ConfigError(f"seed must be a whole number, got {seed!r}") from None
+
+
+def identity_of(contents: Iterable[Buffer]) -> int:
+    """A number that tells images, or names, apart by their bytes, one after the other; the same on
+    every machine."""
+    hashed = xxhash.xxh3_64()
+    for content in contents:
+        hashed.update(content)
+    return hashed.intdigest()

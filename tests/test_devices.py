@@ -1,12 +1,15 @@
 """What "auto" means, and what is said where a wish cannot be met."""
 
+import multiprocessing
+import os
+import threading
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from simgan_aug.devices import resolve_device, resolve_precision
+from simgan_aug.devices import plain_defaults, resolve_device, resolve_precision
 from simgan_aug.errors import ConfigError
 
 
@@ -45,6 +48,28 @@ def test_auto_is_the_gpu_but_the_cpu_in_a_worker():
 
         assert list(loader) == ["cpu"]
     assert resolve_device("auto") == torch.device("cuda")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_fork_beside_a_thread_that_opens_a_refiner_leaves_its_child_free_to_open_one():
+    inside, begun = threading.Event(), threading.Event()
+
+    def open_slowly():
+        with plain_defaults():
+            begun.set()
+            inside.wait(0.5)
+
+    thread = threading.Thread(target=open_slowly)
+    thread.start()
+    begun.wait()
+    child = multiprocessing.get_context("fork").Process(target=plain_defaults().__enter__)
+    child.start()
+    thread.join()
+    child.join(20)
+    code = child.exitcode
+    child.kill()
+
+    assert code == 0
 
 
 def test_precision_is_a_wish_that_only_auto_leaves_to_the_device():

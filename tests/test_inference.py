@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from simgan_aug import tone
+from simgan_aug import noise, tone
 from simgan_aug.bank import Bank
 from simgan_aug.devices import resolve_precision
 from simgan_aug.errors import ConfigError, ImageError
@@ -63,6 +63,38 @@ def test_what_a_host_makes_the_default_dtype_changes_nothing(default, refiner_fi
 
     assert np.array_equal(refined[0], expected)
     assert np.abs(refined[1] * 255 - expected).max() < 3
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_what_a_host_makes_the_default_device_changes_nothing(dtype):
+    tones = torch.rand(8, 3, 64, generator=torch.Generator().manual_seed(0)).sort(2)[0]
+    refine = refining(awake(small()), bank=Bank(tones).balanced(tones), max_workspace_mb=1)
+    images = np.random.default_rng(0).random((3, 24, 20, 3))
+    images = (images * FULL.get(dtype, 1)).astype(dtype)
+    expected = refine(images, seed=[3, 3, 4], strength=0.5)
+
+    noise.quantiles.cache_clear()
+    torch.set_default_device("meta")  # stands for a GPU: what lands there cannot be computed with
+    try:
+        refined = refine(images, seed=[3, 3, 4], strength=0.5)
+    finally:
+        torch.set_default_device(None)
+
+    assert np.array_equal(refined, expected)
+
+
+@pytest.mark.parametrize("dtype", TORCH)
+@pytest.mark.parametrize("has_bank", [False, True])
+def test_a_tensor_in_one_piece_comes_back_in_one_piece(dtype, has_bank):
+    bank = Bank(torch.rand(8, 3, 64).sort(2)[0]) if has_bank else None
+    refine = refining(awake(small()), bank=bank)
+    image = torch.rand(3, 12, 20)
+    full = FULL.get(dtype)
+    image = (image * full).to(getattr(torch, dtype)) if full else image.to(getattr(torch, dtype))
+
+    refined = refine(image, seed=1), refine(image[None], seed=1, strength=0.5)
+
+    assert all(each.is_contiguous() for each in refined)
 
 
 @pytest.mark.parametrize(

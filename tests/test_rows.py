@@ -22,6 +22,14 @@ def test_what_is_picked_can_be_put_back(images):
     assert [int(each) for each in images] == [0, 1, 2, 3, 4]
 
 
+def test_rows_of_sixteen_bits_are_put_back():
+    images = torch.tensor([1, 40_000, 65_535], dtype=torch.int32).to(torch.uint16)
+
+    whole = with_rows(images, [0, 2], torch.tensor([50_000, 2], dtype=torch.int32).to(torch.uint16))
+
+    assert (whole.dtype, whole.tolist()) == (torch.uint16, [50_000, 40_000, 2])
+
+
 class Marked(torch.Tensor):
     """As a tv_tensor is: what is computed of it is a plain tensor."""
 

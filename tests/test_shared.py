@@ -273,6 +273,7 @@ FORKS = """
     import multiprocessing, sys
     import numpy as np
     import torch
+    from simgan_aug.inference import ImageRefiner
     from simgan_aug.shared import SharedRefiner
 
     def send(pipe, refine):
@@ -282,6 +283,7 @@ FORKS = """
     image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
     refiner = SharedRefiner(sys.argv[1], device="cpu")
     expected = refiner(image)
+    opened = ImageRefiner.load(sys.argv[1], device="cpu")
     context = multiprocessing.get_context("fork")
 
     def refined_by(target, *arguments):
@@ -297,6 +299,7 @@ FORKS = """
             "held": refined_by(send, refiner),
             "made": refined_by(send, lambda image: SharedRefiner(sys.argv[1], device="cpu")(image)),
             "pickled": pickled.get() if pickled.ready() else None,
+            "open": refined_by(send, opened),
         }
     for name, answer in answers.items():
         print(name, answer is not None and np.array_equal(answer, expected))
@@ -314,7 +317,8 @@ def test_a_process_forked_from_one_with_threads_refines_and_does_not_hang(refine
         check=True,
     )
 
-    assert ran.stdout.splitlines() == ["held True", "made True", "pickled True", "threads 2"]
+    answers = [f"{name} True" for name in ("held", "made", "pickled", "open")]
+    assert ran.stdout.splitlines() == [*answers, "threads 2"]
 
 
 # Devices.

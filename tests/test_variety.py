@@ -125,10 +125,10 @@ def test_a_number_from_0_to_1_is_a_probability(p):
 
 def test_the_identity_of_content_is_the_same_on_every_machine():
     # The first value is in xxhash's own test vectors (XXH3, 64 bits, seed 0, no input).
-    assert identity_of(b"") == 0x2D06800538D394C2
-    assert identity_of(bytearray(b"image")) == identity_of(b"image")
+    assert identity_of([b""]) == 0x2D06800538D394C2
+    assert identity_of([bytearray(b"image")]) == identity_of([b"image"])
 
 
 @given(first=st.binary(max_size=64), second=st.binary(max_size=64))
 def test_identities_are_equal_where_contents_are(first, second):
-    assert (identity_of(first) == identity_of(second)) == (first == second)
+    assert (identity_of([first]) == identity_of([second])) == (first == second)

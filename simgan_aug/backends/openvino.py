@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from simgan_aug import exported
 from simgan_aug.backends.graph import Graph
-from simgan_aug.devices import has_amx
+from simgan_aug.devices import has_amx, plain_defaults
 from simgan_aug.errors import ConfigError, DependencyError
 
 SIZES = 4
@@ -147,7 +147,8 @@ class _Session:
         """The graph that was exported, or one of the network."""
         if self._file is not None:
             return self._core.read_model(self._file)
-        return model_of(self._graph, [torch.zeros(shape) for shape in shapes])
+        example = [torch.zeros(shape, dtype=torch.float32, device="cpu") for shape in shapes]
+        return model_of(self._graph, example)
 
     def _example(self, shapes: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
         """Shapes to make the graph with; the same for all where it takes any."""
@@ -188,11 +189,18 @@ def model_of(graph: Graph, example: list[Tensor]) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _as_it_is():
         warnings.simplefilter("ignore", DeprecationWarning)  # OpenVINO traces by torch.jit
         decoder = TorchScriptPythonDecoder(graph.eval(), example_input=tuple(example))
     frontend = FrontEndManager().load_by_framework("pytorch")
     return frontend.convert(frontend.load(decoder))
+
+
+@contextmanager
+def _as_it_is() -> Iterator[None]:
+    """What a host has set, autocast or default dtype and device, goes into no graph."""
+    with torch.autocast("cpu", enabled=False), plain_defaults():
+        yield
 
 
 def openvino() -> Any:

@@ -26,7 +26,7 @@ from simgan_aug.pixels import (
 )
 from simgan_aug.rows import rows_of, with_rows
 from simgan_aug.shared import Refiner, as_refiner, check_cache
-from simgan_aug.variety import Form, Variety, check_probability, identity_of
+from simgan_aug.variety import Form, Variety, check_probability, check_seed, identity_of
 
 
 class BatchRefiner:
@@ -104,7 +104,7 @@ class BatchRefiner:
             cache=cache,
             cache_mb=cache_mb,
         )
-        self.p, self.key, self.ids, self.seed = p, key, ids, seed
+        self.p, self.key, self.ids, self.seed = p, key, ids, check_seed(seed)
         self.device, self.move, self.channel_order = device, move, channel_order
         self.guard = Guard(guard) if isinstance(guard, str) else guard
         if not isinstance(self.guard, Guard | None):
@@ -224,7 +224,7 @@ class BatchRefiner:
         if isinstance(images[0], Tensor) and images[0].device.type != "cpu":
             self._arrived += len(images)
             return list(range(self._arrived - len(images), self._arrived))
-        return [identity_of(bytes_of(image).data) for image in images]
+        return [identity_of([bytes_of(image).data]) for image in images]
 
 
 def _annotations(labels: Any, count: int) -> list[list[Annotation]]:

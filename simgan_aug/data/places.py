@@ -151,7 +151,7 @@ def identity(value: Any) -> int:
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (str, os.PathLike)):
-        return identity_of(os.fspath(value).encode("utf-8", "surrogatepass"))
+        return identity_of([os.fspath(value).encode("utf-8", "surrogatepass")])
     raise DataError(f"an image's id must be an int or a str, got {value!r}")
 
 

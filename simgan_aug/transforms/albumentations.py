@@ -21,7 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 from simgan_aug.errors import ConfigError
 from simgan_aug.pixels import bytes_of, check_channel_order
 from simgan_aug.shared import SharedRefiner, check_cache
-from simgan_aug.variety import Variety, identity_of
+from simgan_aug.variety import Variety, check_seed, identity_of
 
 Array = np.ndarray[Any, Any]
 
@@ -34,7 +34,9 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
     Place it first: it has been trained on whole renders, and a cache finds again what is not yet
     cropped. Draws come from the Compose's seed (or `seed`) and, within a `DataLoader`, from the
     worker's: streams differ between workers and epochs, and repeat under `torch.manual_seed`, if
-    there is a seed or the loader has `reseed_worker`. Images of a video have one form.
+    there is a seed or the loader has `reseed_worker`. Images of a video have one form. Two of these
+    in one seeded Compose draw alike, as albumentations 2.0 seeds all transforms alike: give each a
+    `seed` of its own.
 
     Args:
         refiner: path of a refiner file, or the name under which a plugin ships one.
@@ -87,6 +89,7 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         cache_mb: int = 4096,
         backend: str | os.PathLike[str] = "torch",
     ) -> None:
+        seed = None if seed is None else check_seed(seed)
         self._own_seed = seed
         self._begun: tuple[int | None, np.random.Generator] | None = None
         super().__init__(p=p)
@@ -99,6 +102,10 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         if isinstance(strength, Iterable):  # a list, where it comes out of JSON
             strength = tuple(strength)  # type: ignore[assignment]
         self._variety = Variety(strength, variants)
+        low, high = (
+            float(end) for end in self._variety.range
+        )  # JSON takes none of numpy's numbers
+        strength = (low, high) if isinstance(strength, tuple) else low
         self._refiner = SharedRefiner(
             refiner,
             device=device,
@@ -111,7 +118,11 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         self.refiner, self.strength = os.fspath(refiner), strength
         self.device = self._refiner.device  # a name, which goes into JSON
         self.channel_order, self.seed, self.precision = channel_order, seed, precision
-        self.variants, self.cache_mb, self.backend = variants, cache_mb, os.fspath(backend)
+        self.variants, self.cache_mb, self.backend = (
+            int(variants),
+            int(cache_mb),
+            os.fspath(backend),
+        )
         self.cache = None if cache is None else os.fspath(cache)
 
     def apply(self, img: Array, strength: float, seed: int, **_: Any) -> Array:
@@ -175,7 +186,8 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         identity = 0
         if self.variants:
             image = next(data[key] for key in _IMAGES if data.get(key) is not None)
-            identity = identity_of(bytes_of(np.asarray(image)).data)
+            several = image if isinstance(image, (list, tuple)) else [image]
+            identity = identity_of(bytes_of(np.asarray(each)).data for each in several)
         return self._variety.draw(stream, identity)._asdict()
 
     def _stream(self) -> np.random.Generator:

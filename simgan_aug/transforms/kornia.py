@@ -91,8 +91,9 @@ class Refine(IntensityAugmentationBase2D):  # type: ignore[misc]
         """A seed and a strength for each image, from torch's global generator of the CPU."""
         count = batch_shape[0]
         drawn = 1 if self.same_on_batch else count
-        seed = torch.randint(2**63 - 1, (drawn,))
-        strength = torch.empty(drawn, dtype=torch.float64).uniform_(*self._variety.range)
+        seed = torch.randint(2**63 - 1, (drawn,), device="cpu")
+        strength = torch.empty(drawn, dtype=torch.float64, device="cpu")
+        strength.uniform_(*self._variety.range)
         return {"seed": seed.expand(count), "strength": strength.expand(count)}
 
     def apply_transform(

@@ -127,15 +127,15 @@ class Refine(v2.Transform):  # type: ignore[misc]
 
         They come from torch's global generator, of which each call takes two numbers.
         """
-        picked = bool(torch.rand(()) < self.p)
-        rng = np.random.default_rng(int(torch.randint(2**63 - 1, ())))
+        picked = bool(torch.rand((), dtype=torch.float32, device="cpu") < self.p)
+        rng = np.random.default_rng(int(torch.randint(2**63 - 1, (), device="cpu")))
         if not picked or not flat_inputs:
             return {}
         identity = 0
         if self.variants:
             first = _values(flat_inputs[0])
             first = first.cpu() if isinstance(first, Tensor) else first
-            identity = identity_of(bytes_of(first).data)
+            identity = identity_of([bytes_of(first).data])
         return self._variety.draw(rng, identity)._asdict()
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

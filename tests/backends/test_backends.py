@@ -1,5 +1,6 @@
 """What runs the network: the same pixels but for rounding, named and never guessed, fork-safe."""
 
+import contextlib
 import copy
 import importlib.util
 import pickle
@@ -58,6 +59,39 @@ def photo(height=37, width=46, seed=0):
 
 def apart(one, other):
     return np.abs(one.astype(int) - other).max()
+
+
+@contextlib.contextmanager
+def host(wish):
+    """A host that has set what new tensors are, or that computes in half of the bits."""
+    if wish == "autocast":
+        with torch.autocast("cpu", torch.bfloat16):
+            yield
+        return
+    before = torch.get_default_dtype()
+    if isinstance(wish, torch.dtype):
+        torch.set_default_dtype(wish)
+    else:
+        torch.set_default_device(wish)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+        torch.set_default_device(None)
+
+
+@NEEDS_OPENVINO
+@pytest.mark.parametrize("form", ["pixels", "paper"])
+@pytest.mark.parametrize("wish", ["autocast", torch.bfloat16, torch.float64, "meta"], ids=str)
+def test_what_a_host_has_set_goes_into_no_graph_of_openvino(wish, form):
+    network, image = awake(form), photo()
+    expected = refining(network, backend="openvino")(image, seed=3)
+    refine = refining(network, backend="openvino")
+
+    with host(wish):
+        refined = refine(image, seed=3)
+
+    assert np.array_equal(refined, expected)
 
 
 @NEEDS_OPENVINO

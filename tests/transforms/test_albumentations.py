@@ -492,6 +492,38 @@ def test_strengths_lie_in_their_range(refiner_file, image, low, high, seed):
     assert low <= applied(transform)["strength"] <= high
 
 
+def test_images_of_a_list_have_their_variants_though_their_sizes_differ(refiner_file):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((12, 20), (14, 22))]
+    refine = Refine(refiner_file, p=1, variants=4, seed=0)
+
+    refined = refine(images=images)["images"]
+
+    assert [each.shape for each in refined] == [each.shape for each in images]
+
+
+def test_numbers_of_numpy_are_saved_as_numbers(refiner_file, tmp_path):
+    numbers = {"variants": np.int64(4), "seed": np.int64(3), "cache_mb": np.int64(64)}
+    pipeline = A.Compose(
+        [
+            Refine(refiner_file, strength=np.float32(0.5), **numbers),
+            Refine(refiner_file, strength=np.array([0.5, 1], np.float32)),
+        ]
+    )
+
+    A.save(pipeline, tmp_path / "pipeline.json")
+    one, other = A.load(tmp_path / "pipeline.json").transforms
+
+    assert (one.strength, one.variants, one.seed, one.cache_mb) == (0.5, 4, 3, 64)
+    assert tuple(other.strength) == (0.5, 1)
+
+
+@pytest.mark.parametrize("seed", ["abc", 1.5])
+def test_a_seed_that_is_no_whole_number_is_an_error_at_once(refiner_file, seed):
+    with pytest.raises(ConfigError, match=f"seed must be a whole number, got {seed!r}"):
+        Refine(refiner_file, seed=seed)
+
+
 def test_variants_are_the_forms_that_an_image_has(refiner_file, image):
     pipeline = A.Compose([Refine(refiner_file, p=1, strength=(0.1, 1), variants=3)], seed=0)
 
