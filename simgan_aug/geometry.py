@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from msgspec.structs import replace
 
 from simgan_aug.coco import Annotation, Id
 from simgan_aug.errors import ConfigError, DataError, did_you_mean
@@ -18,18 +18,41 @@ Array = np.ndarray[Any, Any]
 
 
 def mask_of(annotation: Annotation, height: int, width: int) -> Array:
-    """Where an annotation lies, (height, width) bool: its mask, else its box.
+    """Where an annotation lies, (height, width) bool: its mask, else, or if that is empty, its box.
 
     Raises:
         DataError: a segmentation or a box that makes no sense, or neither of them.
     """
-    shape = annotation.segmentation
-    try:
-        if isinstance(shape, Mapping):
-            return _runs(shape, height, width)
-        if shape:
-            return _polygons(shape, height, width)
+    outline = outline_of(annotation, height, width)
+    if outline is not None:
+        return outline
+    if annotation.segmentation and not annotation.bbox:
+        return np.zeros((height, width), dtype=bool)
+    with _named(annotation):
         return _box(annotation.bbox, height, width)
+
+
+def outline_of(annotation: Annotation, height: int, width: int) -> Array | None:
+    """The mask of an annotation, (height, width) bool; None where it has none, or an empty one, as
+    some exporters write beside a box ([[]]).
+
+    Raises:
+        DataError: a segmentation that makes no sense.
+    """
+    shape = annotation.segmentation
+    if not shape:
+        return None
+    with _named(annotation):
+        is_packed = isinstance(shape, Mapping)
+        mask = (_runs if is_packed else _polygons)(shape, height, width)
+    return mask if mask.any() else None
+
+
+@contextlib.contextmanager
+def _named(annotation: Annotation) -> Iterator[None]:
+    """What cannot be decoded is an error that says which annotation it is of."""
+    try:
+        yield
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         named = "" if annotation.id is None else f" (annotation {annotation.id})"
@@ -44,17 +67,14 @@ def lies_somewhere(annotation: Annotation) -> bool:
 
 
 def labelled_area(annotations: Iterable[Annotation], height: int, width: int) -> Array:
-    """Where any of these lies, (height, width) bool: its mask, else, or if that is empty, its box.
+    """Where any of these lies, (height, width) bool: see `mask_of`.
 
     Raises:
         DataError: as `mask_of`, but that those with neither lie nowhere.
     """
     found = np.zeros((height, width), dtype=bool)
     for annotation in filter(lies_somewhere, annotations):
-        mask = mask_of(annotation, height, width)
-        if annotation.bbox and not mask.any():  # [[]], as some exporters write it
-            mask = mask_of(replace(annotation, segmentation=None), height, width)
-        found |= mask
+        found |= mask_of(annotation, height, width)
     return found
 
 

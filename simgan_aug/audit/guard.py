@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 
 from simgan_aug.audit.gates import Gates
-from simgan_aug.audit.image import ImageAudit, audit
+from simgan_aug.audit.image import ImageAudit, audit, placed
 from simgan_aug.audit.limits import Limits
 from simgan_aug.audit.measures import window
 from simgan_aug.audit.pair import View
 from simgan_aug.coco import Annotation
 from simgan_aug.errors import ConfigError
-from simgan_aug.geometry import lies_somewhere, mask_of
+from simgan_aug.geometry import mask_of
 from simgan_aug.pixels import blend
 
 Array = np.ndarray[Any, Any]
@@ -126,7 +126,7 @@ class _Look:
     ) -> None:
         self.old, self._given = old, annotations or ()
         held = cells(old.shape[0], old.shape[1]) if annotations is None else annotations
-        self.annotations = [each for each in held if lies_somewhere(each)]
+        self.annotations = placed(held)
         self._view, self._limits, self._saved = View(old), guard.limits, saved
         self._gates = Gates(guard.gates)
 

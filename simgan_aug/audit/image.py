@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from simgan_aug.audit.pair import Pair, View
 from simgan_aug.coco import Annotation, Id
 from simgan_aug.displacement import Displacement, locate
 from simgan_aug.errors import DataError
-from simgan_aug.geometry import lies_somewhere, mask_of
+from simgan_aug.geometry import lies_somewhere, outline_of
 
 Array = np.ndarray[Any, Any]
 
@@ -104,7 +104,7 @@ def audit(
     Args:
         old, new: (H, W) or (H, W, C) before and after; uint8, uint16, or floats in [0, 1]. The
             former may be a `View`, which is worth it where it is compared several times.
-        annotations: of this image, as COCO has them; those that lie nowhere are left out.
+        annotations: of this image, as COCO has them; those that lie nowhere are left out (`placed`).
         categories: names by id.
         limits: see `Limits`.
         reach: whether to look how far labels reach beyond their boxes, by which none fails.
@@ -117,14 +117,12 @@ def audit(
     limits = limits or Limits()
     taken = np.zeros(pair.size, dtype=bool)
     labels = []
-    for annotation in annotations:
-        if not lies_somewhere(annotation):
-            continue
-        mask = mask_of(annotation, *pair.size)
-        box = _box(annotation, mask)
+    for annotation in placed(annotations):
+        outline = outline_of(annotation, *pair.size)
+        box = _box(annotation, outline)
         taken[measures.window(box, pair.size, MARGIN)] = True
         name = _name(annotation, categories or {})
-        labels.append(_label(pair, annotation, mask, box, name, limits))
+        labels.append(_label(pair, annotation, outline, box, name, limits))
     if reach:
         found = growths(pair, [label.bbox for label in labels])
         labels = [replace(label, growth=px) for label, px in zip(labels, found, strict=True)]
@@ -135,10 +133,34 @@ def audit(
     return ImageAudit(labels, places)
 
 
+def placed(annotations: Iterable[Annotation]) -> list[Annotation]:
+    """Those that lie somewhere: that have a mask, a box, or else visible keypoints, around which
+    they get one.
+
+    Raises:
+        DataError: as `visible`.
+    """
+    found = []
+    for annotation in annotations:
+        has_area = annotation.segmentation or (annotation.bbox and 0 not in annotation.bbox[2:])
+        points = [] if has_area else visible(annotation.keypoints)
+        if points:
+            (left, top), (right, bottom) = np.min(points, 0) - AROUND, np.max(points, 0) + AROUND
+            box = [float(side) for side in (left, top, right - left, bottom - top)]
+            annotation = replace(annotation, bbox=box)
+        if lies_somewhere(annotation):
+            found.append(annotation)
+    return found
+
+
 def _label(
-    pair: Pair, annotation: Annotation, mask: Array, box: list[float], name: str, limits: Limits
+    pair: Pair,
+    annotation: Annotation,
+    outlined: Array | None,
+    box: list[float],
+    name: str,
+    limits: Limits,
 ) -> LabelAudit:
-    outlined = mask if annotation.segmentation else None
     whole = locate(*pair.structures, box)
     points = [locate(*pair.structures, _around(*at)) for at in visible(annotation.keypoints)]
     distances = [_distance(place) if place and place.match >= SURE else None for place in points]
@@ -212,8 +234,10 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def _box(annotation: Annotation, mask: Array) -> list[float]:
-    box = annotation.bbox or _box_of(mask)
+def _box(annotation: Annotation, outline: Array | None) -> list[float]:
+    box = annotation.bbox or [0.0] * 4
+    if outline is not None and 0 in box[2:]:
+        box = _box_of(outline)
     if len(box) != 4 or not all(abs(side) < FURTHEST for side in box):
         raise DataError(
             f"image {annotation.image_id}: expected a bbox of x, y, width and height, got {box}"
@@ -223,8 +247,6 @@ def _box(annotation: Annotation, mask: Array) -> list[float]:
 
 def _box_of(mask: Array) -> list[float]:
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    if not len(rows):
-        return [0.0, 0.0, 0.0, 0.0]
     return [
         float(columns[0]),
         float(rows[0]),

@@ -181,6 +181,25 @@ def test_only_the_label_that_fails_is_named():
     assert done.failures == sorted(done.failures)
 
 
+@pytest.mark.parametrize(
+    "where",
+    [
+        {"segmentation": [[]]},
+        {"segmentation": None, "bbox": None, "keypoints": [36, 40, 2, 56, 70, 2, 76, 40, 2]},
+    ],
+)
+def test_what_a_label_of_an_empty_mask_or_of_keypoints_alone_fails_by_is_taken_back(where):
+    old = scene()
+    new = LOOKS["darker"](shifted(old, 5, 0))
+
+    guarded, done = Guard("label")(old, new, [label(**where)])
+
+    ((id, strength),) = done.labels
+    assert (id, done.strength) == (7, 1)
+    assert strength < 0.7
+    assert np.array_equal(guarded[-8:], new[-8:])
+
+
 def test_labels_of_one_id_or_of_none_are_told_apart():
     old = scene()
     new = shifted(old, 3, 0, box=[4, 4, SIDE - 8, SIDE - 8])

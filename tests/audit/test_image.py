@@ -52,7 +52,9 @@ def test_any_image_with_any_labels_can_be_audited_and_told_as_json(image, labels
 
     found = audit(image, other, labels)
 
-    assert len(found.labels) == sum(bool(each.bbox or each.segmentation) for each in labels)
+    assert len(found.labels) == sum(
+        bool(each.bbox or each.segmentation or 2 in (each.keypoints or ())[2::3]) for each in labels
+    )
     assert msgspec.json.decode(msgspec.json.encode(found)) == json.loads(
         json.dumps(msgspec.to_builtins(found))
     )
@@ -253,6 +255,45 @@ def test_captions_are_left_out():
     found = audit(scene(), shifted(scene()), [caption, label(), caption])
 
     assert [each.id for each in found.labels] == [7]
+
+
+EMPTY = [
+    [[]],
+    [[60, 50, 159, 139]],
+    [[40, 40, 40, 40, 40, 40]],
+    {"size": [SIDE, SIDE], "counts": [SIDE * SIDE]},
+]
+"""Segmentations in which nothing is."""
+
+
+@pytest.mark.parametrize("empty", EMPTY)
+def test_a_label_whose_mask_is_empty_is_looked_at_by_its_box(empty):
+    old = scene()
+    new = shifted(old, 5, 0, box=[48, 28, 36, 56], by=2)
+
+    found = [audit(old, new, [label(segmentation=each)]).labels for each in (None, empty)]
+
+    assert found[0] == found[1]
+    assert "local" in found[1][0].failures
+    assert found[1][0].content is not None
+
+
+def test_a_box_of_no_area_beside_a_mask_is_the_box_of_the_mask():
+    (found,) = audit(scene(), shifted(scene(), 6, 0), [label(bbox=[0, 0, 0, 0])]).labels
+
+    assert found.bbox == pytest.approx(BOX, abs=1)
+    assert "displacement" in found.failures
+
+
+@pytest.mark.parametrize("box", [None, [], [0, 0, 0, 0]])
+def test_a_label_of_keypoints_alone_is_looked_at_around_them(box):
+    joints = {"bbox": box, "segmentation": None, "keypoints": JOINTS}
+
+    (found,) = audit(scene(), shifted(scene(), 5, 0), [label(**joints)]).labels
+
+    assert found.bbox == [26, 30, 60, 50]
+    assert {"displacement", "keypoints"} <= {*found.failures}
+    assert found.displacement == pytest.approx((5, 0), abs=0.3)
 
 
 @pytest.mark.parametrize(
