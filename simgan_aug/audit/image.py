@@ -104,7 +104,7 @@ def audit(
     Args:
         old, new: (H, W) or (H, W, C) before and after; uint8, uint16, or floats in [0, 1]. The
             former may be a `View`, which is worth it where it is compared several times.
-        annotations: of this image, as COCO has them; those that lie nowhere are left out (`placed`).
+        annotations: of this image, as COCO has them; see `placed`.
         categories: names by id.
         limits: see `Limits`.
         reach: whether to look how far labels reach beyond their boxes, by which none fails.
