@@ -34,6 +34,9 @@ MAX_PIXELS = 178_956_970
 """Default cap on width x height, checked before anything is decoded; Pillow's own, above which it
 refuses whatever a caller says."""
 
+LOSSLESS = "lossless"
+"""Key in the metadata of a WebP that keeps every level."""
+
 MAX_BYTES = 2**31
 """Cap on the length of a file, checked before it is read."""
 
@@ -50,7 +53,7 @@ class ImageFile:
     """One of `FORMATS`: what the file is, whatever its name says."""
     metadata: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments for Pillow's `save`: exif (bytes), icc_profile, dpi, pnginfo, tiffinfo,
-    when present."""
+    lossless (of a WebP), when present."""
     notes: tuple[str, ...] = ()
     """What a user would like to know about how the file was read, without its name."""
 
@@ -150,7 +153,8 @@ def encode_image(image: ImageFile, quality: int = 95, format: str | None = None)
         options = carried(image.metadata, target)
         if target == "PNG" and image.pixels.dtype == np.uint16 and image.pixels.ndim == 3:
             return png.write_deep(image.pixels, options)
-        return _saved(image.pixels, target, options | _compression(target, quality))
+        exact = target == "WEBP" and bool(image.metadata.get(LOSSLESS))
+        return _saved(image.pixels, target, options | _compression(target, quality, exact))
     except ImageError:
         raise
     except Exception as error:  # what Pillow makes of pixels or metadata that it cannot write
@@ -187,10 +191,23 @@ def _decoded(content: bytes, name: str, max_pixels: int) -> ImageFile:
         metadata = _metadata(image, orientation)
     if said := png.said(parts):
         metadata["pnginfo"] = said
+    if kind == "WEBP" and _is_lossless(content):
+        metadata[LOSSLESS] = True
     ending = os.path.splitext(name)[1].lower()
     if ending in SUFFIXES and ending not in ENDINGS[kind]:
         notes = (f"is a {kind} by its content, whatever its name says", *notes)
     return ImageFile(_UNTURNED[orientation](pixels).copy(), kind, metadata, notes)
+
+
+def _is_lossless(content: bytes) -> bool:
+    """Whether a WebP keeps every level: a chunk of it says so (RFC 9649, section 2.6)."""
+    place = 12  # after "RIFF", the size and "WEBP"
+    while place + 8 <= len(content):
+        if content[place : place + 4] == b"VP8L":
+            return True
+        size = int.from_bytes(content[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return False
 
 
 @contextlib.contextmanager
@@ -252,9 +269,11 @@ def _saved(pixels: Array, format: str, options: dict[str, Any]) -> bytes:
     return target.getvalue()
 
 
-def _compression(format: str, quality: int) -> dict[str, Any]:
+def _compression(format: str, quality: int, exact: bool) -> dict[str, Any]:
     if format == "JPEG":
         return {"quality": quality, "subsampling": 0}
+    if format == "WEBP" and exact:
+        return {"lossless": True, "exact": True}
     if format == "WEBP":
         return {"quality": quality, "exact": True}
     return {"compression": "tiff_deflate"} if format == "TIFF" else {}

@@ -758,12 +758,19 @@ def test_a_file_where_the_folder_of_the_result_should_be_is_an_error(data, job):
 # The measure of what is measured.
 
 
-def test_an_audit_of_the_originals_themselves_finds_nothing(data, job):
-    run(job(refined=data / "images"))
+def test_an_audit_of_the_originals_finds_nothing(data, job):
+    shutil.copytree(data / "images", data / "again")
+
+    run(job(refined=data / "again"))
 
     said = result(data)
     assert said["counts"] | {"rejected": 0, "appeared": 0, "failed": 0} == said["counts"]
     assert said["overall"]["displacement"]["worst"] < 0.02
+
+
+def test_an_audit_of_a_folder_against_itself_is_an_error_with_the_way_out(data, job):
+    with pytest.raises(ConfigError, match=r"--images and --refined are one folder, .*say with --"):
+        job(refined=data / "images")
 
 
 def test_labels_on_nothing_are_unmeasurable_and_do_not_fail(data, job):

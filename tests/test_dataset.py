@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from PIL import Image
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from simgan_aug.checkpoint import load, save_checkpoint
 from simgan_aug.cli import main
@@ -27,6 +30,7 @@ from simgan_aug.errors import (
     DataError,
     ImageError,
     OutputError,
+    SimganAugError,
     is_out_of_memory,
 )
 
@@ -184,6 +188,55 @@ def test_what_a_finished_job_has_lost_is_made_anew(job, panoptic, tmp_path, name
     assert files(tmp_path / "out") == before
     assert verify(tmp_path / "out").complete
     assert again().recalled == 0
+
+
+@pytest.mark.parametrize("where", ["in its place", "in another folder"])
+def test_what_was_made_of_another_image_is_made_anew(job, synthetic, tmp_path, where):
+    run(job())
+    images = synthetic.parent / "images"
+    if where == "in another folder":
+        images = shutil.copytree(images, tmp_path / "others")
+    other = np.random.default_rng(5).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    Image.fromarray(other).save(images / "a" / "ü 1.png")
+
+    mending = job(images=images)
+    rest = run(mending)
+
+    assert (mending.recalled, rest) == (1, {"a/ü 1.png": "done"})
+    expected = job(images=images, out=tmp_path / "fresh")
+    run(expected)
+    assert (
+        files(tmp_path / "out")["images/a/ü 1.png"] == files(tmp_path / "fresh")["images/a/ü 1.png"]
+    )
+    assert job(images=images).recalled == 0
+
+
+def test_images_that_are_the_same_in_another_folder_are_not_made_anew(job, synthetic, tmp_path):
+    run(job())
+    images = shutil.copytree(
+        synthetic.parent / "images", tmp_path / "moved", copy_function=shutil.copyfile
+    )
+
+    again = job(images=images)
+
+    assert (again.recalled, again.remaining()) == (0, [])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_refiner_that_is_written_anew_meanwhile_ends_the_job(
+    job, refiner_file, tmp_path, workers
+):
+    mine = Path(shutil.copy(refiner_file, tmp_path / "mine.safetensors"))
+    planned = job(refiner=mine, workers=workers)
+    with safe_open(mine, "pt") as opened:
+        weights = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        metadata = opened.metadata()
+    save_file({name: each * 0.9 for name, each in weights.items()}, mine, metadata)
+
+    with pytest.raises(SimganAugError, match="is not the refiner with which the job began"):
+        run(planned)
+
+    assert not (tmp_path / "out" / "ann.json").exists()
 
 
 def test_annotations_vanish_while_what_was_lost_is_made_anew(job, tmp_path):

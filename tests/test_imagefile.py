@@ -466,6 +466,49 @@ def test_a_kind_that_would_be_reduced_is_refused(write, mode):
         read_image(path)
 
 
+def test_channels_of_a_tiff_that_would_be_left_out_are_refused(write):
+    path = write("a.tiff", Image.new("RGBX", (4, 4)))
+
+    with pytest.raises(ImageError, match="of 4 channels only 3 would be read; save it as a PNG"):
+        read_image(path)
+
+
+def test_16_bit_grey_of_which_0_is_white_is_refused(write):
+    target = io.BytesIO()
+    Image.fromarray(GREY16).save(target, format="TIFF")
+    black_is_0 = struct.pack("<HHIHH", 262, 3, 1, 1, 0)
+    assert black_is_0 in target.getvalue()
+    white_is_0 = struct.pack("<HHIHH", 262, 3, 1, 0, 0)
+    path = write("a.tiff", target.getvalue().replace(black_is_0, white_is_0))
+
+    with pytest.raises(ImageError, match="of which 0 is white"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("more", [{}, {"exif": exif(6), "icc_profile": SRGB}])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_lossless_webp_stays_one_and_a_lossy_one_does_not_become_one(write, channels, more):
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, channels), dtype=np.uint8)
+    exact, lossy = (
+        read_image(write(f"{kind}.webp", pixels, lossless=kind, exact=True, **more))
+        for kind in (True, False)
+    )
+
+    again = np.array(written(exact))
+
+    assert np.array_equal(again, pixels)
+    assert b"VP8L" in encode_image(exact)
+    assert b"VP8L" not in encode_image(lossy)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_is_not_written_into_a_bmp(channels):
+    pixels = np.zeros((4, 4, channels), np.uint8)
+
+    with pytest.raises(ImageError, match="BMP has no alpha that every reader sees; take png"):
+        encode_image(ImageFile(pixels, "BMP"))
+
+
 def test_a_missing_file_and_a_folder_are_errors(tmp_path):
     with pytest.raises(ImageError, match="no such image file"):
         read_image(tmp_path / "missing.png")

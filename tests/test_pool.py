@@ -17,6 +17,7 @@ from simgan_aug.dataset.process import Task
 from simgan_aug.dataset.storage import LOGS, LocalFolder
 from simgan_aug.dataset.worker import ROOM, Item, Worker
 from simgan_aug.errors import OutputError
+from simgan_aug.files import sha256_of
 from simgan_aug.inference import ImageRefiner
 
 COUNT = 24
@@ -37,7 +38,8 @@ def task(tmp_path, refiner_file):
     folders = {"images": str(tmp_path / "images"), "out": str(tmp_path / "out")}
     settings = vars(Settings(on_error="skip"))
     rest = {"device": "cpu", "threads": 1, "settings": dict(settings)}
-    return Task(refiner=str(refiner_file), **folders, **rest)
+    sha256 = sha256_of(refiner_file)
+    return Task(refiner=str(refiner_file), sha256=sha256, **folders, **rest)
 
 
 @pytest.fixture

@@ -89,7 +89,10 @@ def refine(
     folder = images or image_folder(annotations[0])
     job = RefineJob(annotations, folder, refiner, out, limits=dict(limits), **options)
     if job.recalled:
-        click.echo(f"{job.recalled:,} files of {out} are gone or of another size: made anew")
+        click.echo(
+            f"{job.recalled:,} files of {out} are gone, of another size or of another source than "
+            "now: made anew"
+        )
     total, began = len(job.planned), time.monotonic()
     try:
         for outcome in track(

@@ -19,7 +19,7 @@ from simgan_aug.audit import MEASURES, ImageAudit, Limits, Totals
 from simgan_aug.audit.gates import Gates
 from simgan_aug.coco import CocoImage
 from simgan_aug.dataset.audit_lines import appending, lines_of, write_line
-from simgan_aug.dataset.auditing import AuditTask, refined_name, stamp, taken
+from simgan_aug.dataset.auditing import AuditTask, refined_name, taken
 from simgan_aug.dataset.plan import AUDIT, INFO, REPORT, Settings, planned
 from simgan_aug.dataset.pool import Pool
 from simgan_aug.dataset.ranks import Rank
@@ -30,6 +30,7 @@ from simgan_aug.dataset.storage import (
     absolute,
     folder_of,
     is_address,
+    stamp,
 )
 from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.errors import ConfigError, DataError
@@ -80,6 +81,11 @@ class AuditJob:
         self.out = out or Path(f"{refined}/{AUDIT}" if is_here else AUDIT)
         refined = f"{refined}/{IMAGES}" if is_result else refined
         self.source, self.refined = _folder(images, "--images"), _folder(refined, "--refined")
+        if self.source.location == self.refined.location:
+            raise ConfigError(
+                f"--images and --refined are one folder, {self.source}, which holds only one side; "
+                "say with --images where the originals lie"
+            )
         self.lines = self.out.with_suffix(".jsonl")
         _check_out(self.out, annotations)
         self.planned = planned(annotations, Settings(allow_size_mismatch=True))

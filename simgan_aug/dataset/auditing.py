@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import posixpath
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 from simgan_aug.audit import Limits, audit
 from simgan_aug.audit.gates import Gates
 from simgan_aug.coco import Id
-from simgan_aug.dataset.storage import Folder, LocalFolder, folder_of
+from simgan_aug.dataset.storage import Folder, folder_of
 from simgan_aug.dataset.worker import Item, Outcome
 from simgan_aug.errors import DataError, PluginError, is_out_of_memory
 from simgan_aug.imagefile import TARGETS, decode_image, suffixed
@@ -103,14 +102,3 @@ def refined_name(folder: Folder, name: str, taken: Collection[str] = ()) -> str:
 def _others(name: str) -> list[str]:
     """What a file would be called in other formats."""
     return [other for target in TARGETS if (other := suffixed(name, target)) != name]
-
-
-def stamp(folder: Folder, name: str) -> list[int | None]:
-    """What tells whether a file has been written anew: its size, and on a disk its time."""
-    if not isinstance(folder, LocalFolder):
-        return [folder.size(name)]
-    try:
-        status = (folder.path / posixpath.normpath(name)).stat()
-    except (OSError, ValueError):
-        return [None]
-    return [status.st_size, status.st_mtime_ns]

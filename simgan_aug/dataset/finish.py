@@ -91,6 +91,10 @@ def finish(job: RefineJob) -> None:
         "copied": sorted(copied),
         "notes": dict(sorted(settled.notes.items())),
         "annotations": hashes,
+        "source": {
+            "annotations": [str(path.absolute()) for path in job.annotations.values()],
+            "images": job.source.location,
+        },
     }
     if job.settings.guard != "off":
         report["guard"] = _guarded(job.settings, settled)

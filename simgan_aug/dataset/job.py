@@ -119,6 +119,7 @@ class RefineJob:
         self._check_out()
         self._task = Task(
             refiner=str(refiner.absolute()),
+            sha256=self.info["refiner"]["sha256"],
             images=absolute(images),
             out=absolute(out),
             device=self.engine.device,
@@ -128,8 +129,9 @@ class RefineJob:
         )
         self.journal = Journal(self.target, len(self.planned), self.settings.policy)
         self.journal.refresh()
-        self.recalled = self.journal.recall()
-        """Files that earlier runs have written and that are gone, or cut short; made anew."""
+        self.recalled = self.journal.recall(self.source)
+        """Files that earlier runs have written and that are gone, or cut short, or whose source is
+        another image since; made anew."""
         self.present = len(self.planned) - len(self.remaining())
         """Images that earlier runs have settled."""
         self.refined = 0

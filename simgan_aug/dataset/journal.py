@@ -4,8 +4,8 @@ Every process has a file of its own, so that no two ever write into one, and a l
 torn is the last of its file. Images go by their number in the plan, which the annotations fix.
 
     {"claim": 7, "alone": false}             somebody has begun with it
-    {"done": 7, "name": ..., "output": ..., "source": sha256, "sha256": ..., "size": ...}
-                                             and "guard": ... if a guard has taken something back
+    {"done": 7, "name": ..., "output": ..., "source": sha256, "stamp": [size, time of the source],
+     "sha256": ..., "size": ...}             and "guard": ... if a guard has taken something back
     {"failed": 7, "name": ..., "error": ..., "policy": ..., and the above if it was copied}
     {"left": 7}                              given back, untouched
     {"died": 7, "error": ...}                it alone was in the hands of a worker that died
@@ -27,7 +27,7 @@ from typing import Any
 
 import msgspec
 
-from simgan_aug.dataset.storage import JOURNAL, Folder, digest_of
+from simgan_aug.dataset.storage import JOURNAL, Folder, digest_of, stamp
 
 BATCH = 16
 """Images between two flushes to the disk: what a power cut may cost each process."""
@@ -58,6 +58,7 @@ class Line(msgspec.Struct, omit_defaults=True):
     name: str = ""
     output: str = ""
     source: str = ""
+    stamp: list[int | None] = []
     sha256: str = ""
     size: int = 0
     error: str = ""
@@ -166,9 +167,10 @@ class Journal:
         self._tails.clear()
         return lost
 
-    def recall(self) -> int:
+    def recall(self, source: Folder) -> int:
         """Take back what is settled while its file is not there, or of another size than any that
-        was written; in an object store, what is not there.
+        was written; in an object store, what is not there. And what was made of another image than
+        now lies in the source, if that is on a disk.
 
         Returns:
             How many images, and other files of the result, are to be done again.
@@ -187,7 +189,8 @@ class Journal:
                 number = line.failed
             if number is not None and 0 <= number < self._count and line.output:
                 wanted[number] = 1
-                found[number] = found[number] or is_there(line.output, line.size)
+                is_whole = is_there(line.output, line.size)
+                found[number] = found[number] or (is_whole and _is_made_of(line, source))
         lost = [n for n, state in enumerate(self.state) if state and wanted[n] and not found[n]]
         for number in lost:
             self.state[number] = TODO
@@ -250,6 +253,13 @@ class Journal:
                 self.copies[line.failed] = line.output
             if line.policy == self._policy:
                 self.state[line.failed] = FAILED
+
+
+def _is_made_of(line: Line, source: Folder) -> bool:
+    """Whether an image in the source is the one that was read; told by its time, else its hash."""
+    if not line.stamp or line.stamp == stamp(source, line.name):
+        return True
+    return digest_of(source, line.name) == line.source
 
 
 def _numbers(line: Line) -> list[int]:

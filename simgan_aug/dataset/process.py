@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import cv2
@@ -24,7 +25,8 @@ from simgan_aug.dataset.plan import Settings
 from simgan_aug.dataset.storage import folder_of
 from simgan_aug.dataset.worker import Item, Worker
 from simgan_aug.devices import keep_freed_memory
-from simgan_aug.errors import SimganAugError
+from simgan_aug.errors import ConfigError, SimganAugError
+from simgan_aug.files import sha256_of
 from simgan_aug.inference import ImageRefiner
 
 NO_FAULT = 75
@@ -42,6 +44,8 @@ class Task:
     """What a process must know to be a worker."""
 
     refiner: str
+    sha256: str
+    """Of the refiner's file when the job was planned."""
     images: str
     out: str
     device: str
@@ -50,8 +54,17 @@ class Task:
     backend: str = "torch"
 
     def worker(self) -> Worker:
-        """The worker, in this process."""
+        """The worker, in this process.
+
+        Raises:
+            SimganAugError: the refiner cannot be used, or is another than was planned.
+        """
         refiner = open_refiner(self.refiner, self.backend, self.device)
+        if sha256_of(Path(self.refiner)) != self.sha256:
+            raise ConfigError(
+                f"{self.refiner} is not the refiner with which the job began: it has been written "
+                "anew since, by a training maybe; copy the one that is meant to a name of its own"
+            )
         source, target = folder_of(self.images), folder_of(self.out)
         return Worker(refiner, source, target, Settings(**self.settings), self.threads)
 

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -253,6 +254,17 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def stamp(folder: Folder, name: str) -> list[int | None]:
+    """What tells whether a file has been written anew: its size, and on a disk its time."""
+    if not isinstance(folder, LocalFolder):
+        return [folder.size(name)]
+    try:
+        status = (folder.path / posixpath.normpath(name)).stat()
+    except (OSError, ValueError):
+        return [None]
+    return [status.st_size, status.st_mtime_ns]
 
 
 def read_json(folder: Folder, name: str) -> dict[str, Any]:

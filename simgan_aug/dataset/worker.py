@@ -19,7 +19,7 @@ from simgan_aug.audit import Guard, Guarded, Limits
 from simgan_aug.coco import CocoImage, check_size
 from simgan_aug.dataset.journal import Writer
 from simgan_aug.dataset.plan import UNLABELLED, Settings, place_of
-from simgan_aug.dataset.storage import Folder
+from simgan_aug.dataset.storage import Folder, stamp
 from simgan_aug.errors import (
     DataError,
     ImageError,
@@ -83,6 +83,8 @@ class _Work:
     item: Item
     source: str = ""
     """Hash of its file."""
+    stamp: list[int | None] = field(default_factory=list)
+    """Of its file, if that is on a disk."""
     content: bytes = b""
     """Its file, as long as it may be that nothing of it is to change; else nothing."""
     image: ImageFile | None = None
@@ -200,6 +202,7 @@ class Worker:
         item = work.item
         if not self._claimed:
             self._journal.add(claim=item.number, alone=item.alone)
+        work.stamp = stamp(self._source, item.name) if self._source.appends else []
         content = self._source.read(item.name)
         work.source = hashlib.sha256(content).hexdigest()
         work.content = content if self._settings.only_labels else b""
@@ -267,6 +270,7 @@ class Worker:
             done=work.item.number,
             name=work.item.name,
             source=work.source,
+            stamp=work.stamp,
             notes=list(work.image.notes),
             **written,
         )

@@ -50,6 +50,8 @@ def check_holds(pixels: np.ndarray[Any, Any], format: str) -> None:
         raise ImageError(f"{format} cannot hold 16 bits; take png")
     if format == "JPEG" and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
         raise ImageError("JPEG has no alpha; take png or webp")
+    if format == "BMP" and pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        raise ImageError("BMP has no alpha that every reader sees; take png")
     if max(height, width) > _SIDES.get(format, max(height, width)):
         raise ImageError(
             f"{format} holds sides of at most {_SIDES[format]:,} pixels, "

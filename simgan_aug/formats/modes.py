@@ -57,8 +57,17 @@ def _refuse_reduction(image: Image.Image, deep_and_clear: bool) -> None:
         raise ImageError(
             "a colour declared clear is not supported in 16 bits; convert it to an alpha channel"
         )
-    colour = image.format == "TIFF" and image.mode in ("RGB", "RGBA", "LA")
-    if colour and max(image.tag_v2.get(258, (8,))) > 8:  # type: ignore[attr-defined]
+    if image.format != "TIFF":
+        return
+    tags, channels = image.tag_v2, len(image.getbands())  # type: ignore[attr-defined]
+    if (present := tags.get(277, channels)) > channels:
+        raise ImageError(
+            f"of {present} channels only {channels} would be read; save it as a PNG, whose fourth "
+            "channel may be anything, or without those that are no colours"
+        )
+    if image.mode in _GREY_16 and tags.get(262) == 0:
+        raise ImageError("16-bit grey of which 0 is white is not supported; invert it")
+    if image.mode in ("RGB", "RGBA", "LA") and max(tags.get(258, (8,))) > 8:
         raise ImageError(
             "16-bit colour would lose its lower 8 bits; convert it to 8 bits or to a 16-bit PNG"
         )

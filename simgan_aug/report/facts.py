@@ -174,14 +174,16 @@ def _of_result(source: Path, info: dict[str, Any], audit: Path | None) -> Facts:
     if path is not None:
         _add_audit(facts, path)
         return facts
-    named = str(facts.annotations[0]) if facts.annotations else "A.json"
+    told = facts.result.get("source")
+    made_of = told if isinstance(told, dict) else {}  # of a result of before there is none
+    named = made_of.get("annotations")
+    named = named if isinstance(named, list) and named else ["A.json"]
     words = [
         "simgan-aug",
         "audit",
-        "--annotations",
-        named,
+        *(word for each in named for word in ("--annotations", str(each))),
         "--images",
-        "IMAGES",
+        str(made_of.get("images") or "IMAGES"),
         "--refined",
         str(source),
         "--out",
