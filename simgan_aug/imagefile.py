@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from simgan_aug.errors import ImageError
 from simgan_aug.formats import png
-from simgan_aug.formats.holds import ENDINGS, carried, check_holds
+from simgan_aug.formats.holds import ENDINGS, carried, check_holds, kept_tags
 from simgan_aug.formats.modes import as_pixels
 
 FORMATS = tuple(ENDINGS)
@@ -254,8 +254,11 @@ def _metadata(image: Image.Image, orientation: int) -> dict[str, Any]:
         dpi = []  # Pillow's invention: 1 dpi
     if len(dpi) == 2 and all(0 < value < 2**16 for value in dpi):  # what every format can hold
         found["dpi"] = tuple(dpi)
+    tags = kept_tags(image.tag_v2) if image.format == "TIFF" else {}  # type: ignore[attr-defined]
     if orientation != 1:
-        found["tiffinfo"] = {274: orientation}
+        tags[274] = orientation
+    if tags:
+        found["tiffinfo"] = tags
     if image.mode == "CMYK":  # its colour profile does not fit the RGB that comes out
         found.pop("icc_profile", None)
     if image.format == "BMP":

@@ -118,6 +118,31 @@ def test_a_tiffs_orientation_is_kept_and_not_applied(write, orientation, pixels)
         assert found.tag_v2.get(274, 1) == orientation
 
 
+TEXTS = {270: "scene 7", 271: "a camera", 305: "a renderer", 306: "2020:01:02 03:04:05"}
+ON_EARTH = {
+    33550: (0.5, 0.5, 0.0),
+    33922: (0.0, 0.0, 0.0, 5.5, 6.5, 0.0),
+    34735: (1, 1, 0, 1, 1024, 0, 1, 1),
+    34737: "WGS 84|",
+}
+
+
+def test_what_a_tiff_says_of_its_picture_is_kept(write):
+    read = read_image(write("a.tiff", RGB, tiffinfo=TEXTS | ON_EARTH))
+
+    tags = written(read).tag_v2
+
+    assert {tag: tags.get(tag) for tag in TEXTS | ON_EARTH} == TEXTS | ON_EARTH
+
+
+@pytest.mark.parametrize("target", ["PNG", "JPEG", "WEBP"])
+def test_what_a_tiff_says_in_words_becomes_exif(write, target):
+    read = read_image(write("a.tiff", RGB, tiffinfo=TEXTS | ON_EARTH | {274: 6}))
+
+    with Image.open(io.BytesIO(encode_image(read, format=target))) as again:
+        assert dict(again.getexif()) == TEXTS | {274: 6}
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tiff"])
 def test_the_colour_profile_is_kept(write, suffix):
     read = read_image(write(f"a.{suffix}", RGB, icc_profile=SRGB))

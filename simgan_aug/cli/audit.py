@@ -93,7 +93,7 @@ def _show(summary: dict[str, Any]) -> None:
         f"{counts['appeared']:,} new objects; {counts['failed']:,} images not audited"
         + (f"; {counts['refused']:,} refused by a gate" if counts["refused"] else "")
     )
-    if not counts["labels"]:
+    if not counts["labels"] and counts["images"] > counts["failed"]:
         click.echo("note: there are no labels: only what is new beside them could be looked for")
 
 

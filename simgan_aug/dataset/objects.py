@@ -147,7 +147,7 @@ class ObjectFolder:
         """Where an object lies; names must be plain, for there are no links to follow."""
         if not name or "\0" in name or "\\" in name or name.startswith("/"):
             raise DataError(f"file_name {name!r} is not a relative path with forward slashes")
-        if posixpath.normpath(name) != name or name.startswith(".."):
+        if posixpath.normpath(name) != name or name == ".." or name.startswith("../"):
             raise DataError(f"file_name {name!r} is no name of an object: leave out . and ..")
         return f"{self._root}/{name}"
 

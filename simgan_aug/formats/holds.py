@@ -34,6 +34,22 @@ _EXIF_IN_A_JPEG = 65_533  # bytes, with its prefix: one segment
 _EXIF_PREFIX = b"Exif\0\0"
 _ORIENTATION = 274
 
+_TEXTS = (269, 270, 271, 272, 305, 306, 315, 316, 33432)
+"""Tags of a TIFF that EXIF has too: description, camera, software, time, author and so on."""
+_GEO_TEXTS, _GEO_NUMBERS, _XMP = (34737, 42112, 42113), (33550, 33922, 34264, 34735, 34736), 700
+
+
+def kept_tags(tags: Mapping[int, Any]) -> dict[int, Any]:
+    """Of a TIFF's tags those that say something of the picture, and not how the file holds it: what
+    it shows, who made it when and by what, and where it lies (OGC GeoTIFF, GDAL)."""
+    kinds = {_XMP: bytes, **dict.fromkeys((*_TEXTS, *_GEO_TEXTS), str)}
+    found = {tag: tags[tag] for tag, kind in kinds.items() if isinstance(tags.get(tag), kind)}
+    for tag in _GEO_NUMBERS:
+        values = tags.get(tag)
+        if isinstance(values, tuple) and all(isinstance(each, (int, float)) for each in values):
+            found[tag] = values
+    return found
+
 
 def check_holds(pixels: np.ndarray[Any, Any], format: str) -> None:
     """Refuse pixels that a format would have to change beyond its own compression.
@@ -62,17 +78,18 @@ def check_holds(pixels: np.ndarray[Any, Any], format: str) -> None:
 def carried(metadata: Mapping[str, Any], format: str) -> dict[str, Any]:
     """What of an image's metadata a format can hold, as keyword arguments for Pillow's `save`.
 
-    The orientation that a TIFF has as a tag of its own becomes that of the EXIF.
+    The orientation and the texts that a TIFF has as tags of its own become EXIF's.
 
     Raises:
         ImageError: the EXIF is longer than a JPEG can hold.
     """
     kept = {key: metadata[key] for key in _METADATA[format] if metadata.get(key)}
-    orientation = metadata.get("tiffinfo", {}).get(_ORIENTATION)
-    if orientation and "exif" in _METADATA[format] and "tiffinfo" not in kept:
+    of_tiff = metadata.get("tiffinfo", {})
+    said = {tag: of_tiff[tag] for tag in (_ORIENTATION, *_TEXTS) if tag in of_tiff}
+    if said and "exif" in _METADATA[format] and "tiffinfo" not in kept:
         tags = Image.Exif()
         tags.load(kept.get("exif", b""))
-        tags[_ORIENTATION] = orientation
+        tags.update(said)
         kept["exif"] = tags.tobytes()
     if "exif" in kept:  # a WebP may come without the prefix, which a JPEG must have
         kept["exif"] = _EXIF_PREFIX + kept["exif"].removeprefix(_EXIF_PREFIX)

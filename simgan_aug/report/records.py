@@ -153,7 +153,7 @@ def read(path: Path, kind: type[_T], what: str) -> _T:
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except OSError as error:
-        raise DataError(f"{path}: cannot read the {what}: {error.strerror or error}") from None
+        raise DataError(f"{path}: cannot read {what}: {error.strerror or error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(
             f"{path}: expected the JSON of {what}, but: {error}; make it anew"
