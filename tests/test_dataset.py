@@ -953,14 +953,18 @@ def test_a_stranger_among_the_images_is_named_and_does_no_harm(result):
     assert verify(result).complete
 
 
-@pytest.mark.parametrize("name", ["./b.jpg", "a/../b.jpg", ".//b.jpg"])
-def test_a_name_with_dots_is_no_stranger(listed, tmp_path, name):
+@pytest.mark.parametrize("name", ["./b.jpg", "a/../b.jpg", ".//b.jpg", "a/c/../../b.jpg"])
+def test_a_name_with_dots_leads_to_its_image_which_is_no_stranger(
+    listed, synthetic, tmp_path, name
+):
+    (synthetic.parent / "images" / "a" / "c").mkdir()
     run(listed(name))
 
     verdict = verify(tmp_path / "out")
 
     assert verdict.complete
     assert verdict.unknown == []
+    assert (tmp_path / "out" / "images" / name).is_file()
 
 
 def test_an_interrupted_result_has_images_left_and_no_annotations(job, many, tmp_path):

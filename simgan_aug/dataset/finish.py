@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from simgan_aug import coco
 from simgan_aug.dataset.journal import DONE, FAILED, Line, read_lines
-from simgan_aug.dataset.plan import REPORT, UNLABELLED, Settings
+from simgan_aug.dataset.plan import REPORT, UNLABELLED, Settings, place_of
 from simgan_aug.dataset.splice import Rename, spliced
-from simgan_aug.dataset.storage import digest_of, read_json
+from simgan_aug.dataset.storage import IMAGES, LocalFolder, digest_of, read_json
 from simgan_aug.errors import DataError
 from simgan_aug.files import sha256_of
 
@@ -70,6 +71,7 @@ class Summary:
 
 def finish(job: RefineJob) -> None:
     """Write the report and, last of all, the annotations."""
+    _make_passable(job)
     settled = _settled(job)
     copied = {line.name for line in settled.failed if line.output}
 
@@ -107,6 +109,18 @@ def finish(job: RefineJob) -> None:
         expected = job.info["annotations"][name]
         job.target.write(name, _checked(path, change, expected), sync=True)
     job.target.sync(job.annotations)
+
+
+def _make_passable(job: RefineJob) -> None:
+    """Make the folders that names lead through and back out of, as "a/../b.png" does."""
+    if not isinstance(job.target, LocalFolder):
+        return
+    for image in job.planned:
+        passed = image.file_name.split("/")
+        for depth in (depth for depth, part in enumerate(passed) if part == ".."):
+            folder = place_of("/".join(passed[:depth]))
+            if folder.startswith(f"{IMAGES}/"):
+                coco.inside(job.target.path, folder).mkdir(parents=True, exist_ok=True)
 
 
 def _hash(parts: Iterable[bytes]) -> str:
