@@ -142,7 +142,7 @@ def load(refiner: str | os.PathLike[str]) -> Checkpoint:
                 f"{path}: written by an earlier simgan_aug (format {header['format']}), whose "
                 "refiner computes otherwise; train it again, or refine with that version"
             )
-        settings = configfile.parse(header["config"], source=str(path))
+        settings = configfile.parse(header["config"], str(path), is_whole=True)
         channels, provenance = int(header["channels"]), dict(header["provenance"])
         network = _network(path, settings, channels, tensors, dict(header["refiner"]))
         reach = _reach(path, header)

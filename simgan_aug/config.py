@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,9 +71,9 @@ class Regularization:
         )
         for name, factor in self.labels.items():
             _require(0 <= factor <= 10_000, f"labels.{name} must lie in [0, 10000], got {factor}")
-        names = [term.name for term in self.terms]
-        for name in names:
-            _require(names.count(name) == 1, f"terms: {name!r} is given more than once")
+        names = Counter(term.name for term in self.terms)
+        for name, count in names.items():
+            _require(count == 1, f"terms: {name!r} is given more than once")
         _require(
             not names or self.reduction == "mean",
             "terms are means and have no weight beside a sum: set reduction = 'mean' (and "

@@ -80,8 +80,14 @@ def load_config(path: str | os.PathLike[str]) -> Config:
     return parse(_read(Path(path)), source=str(path))
 
 
-def parse(raw: Mapping[str, Any], source: str) -> Config:
-    """TOML tables, or what `Config.to_builtins` gave, over their preset.
+def parse(raw: Mapping[str, Any], source: str, is_whole: bool = False) -> Config:
+    """TOML tables over their preset.
+
+    Args:
+        raw: the tables.
+        source: of them, for messages.
+        is_whole: whether they are what `Config.to_builtins` gave: their parts are themselves, and
+            not over those of a preset.
 
     Raises:
         ConfigError: as `load_config`; `source` is named in the message.
@@ -103,17 +109,26 @@ def parse(raw: Mapping[str, Any], source: str) -> Config:
             )
         if not isinstance(table, Mapping):
             raise ConfigError(f"{source}: {name} must be a table ([{name}]), got {table!r}")
-        read = _part if isinstance(sections[name], Part) else _section
-        sections[name] = read(sections[name], table, f"{source}: [{name}]")
+        where = f"{source}: [{name}]"
+        if isinstance(sections[name], Part):
+            sections[name] = _part(sections[name], table, where, is_whole)
+        else:
+            sections[name] = _section(sections[name], table, where)
     given = tables.get("training", {})
     if "steps" in given and "student_steps" not in given:
         training = sections["training"]
         student = base.training.of_steps(training.steps).student_steps  # in proportion
         sections["training"] = dataclasses.replace(training, student_steps=student)
-    if sections["refiner"].name != base.refiner.name:
+    if sections["refiner"].name != base.refiner.name and not is_whole:
         if not _speaks_of_student(tables):
             sections["training"] = dataclasses.replace(sections["training"], student_steps=0)
         sections["student"] = _student(base, sections["refiner"].name, tables, source)
+    asked = "student" in tables and "student_steps" not in given and not is_whole
+    if asked and not sections["training"].student_steps:
+        raise ConfigError(
+            f"{source}: [student] says what a student is, and this preset teaches none: set "
+            "training.student_steps (3000, say), or leave [student] out"
+        )
     try:
         return Config(**sections)
     except ConfigError as error:
@@ -151,13 +166,13 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not a TOML file: {error}") from None
 
 
-def _part(base: Part, table: Mapping[str, Any], where: str) -> Part:
+def _part(base: Part, table: Mapping[str, Any], where: str, is_whole: bool = False) -> Part:
     options = dict(table)
     name = options.pop("name", base.name)
     nested = options.pop("options", {})
     if not isinstance(name, str) or not isinstance(nested, Mapping):
         raise ConfigError(f"{where}: expected a name and its options, got {dict(table)!r}")
-    kept = base.options if name == base.name else {}
+    kept = base.options if name == base.name and not is_whole else {}
     return Part(name=name, options={**kept, **nested, **options})
 
 

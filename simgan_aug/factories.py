@@ -9,7 +9,13 @@ from typing import Any
 
 import msgspec
 
-from simgan_aug.errors import ConfigError, did_you_mean, is_out_of_memory
+from simgan_aug.errors import (
+    ConfigError,
+    PluginError,
+    SimganAugError,
+    did_you_mean,
+    is_out_of_memory,
+)
 
 
 def call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any:
@@ -22,6 +28,7 @@ def call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any
 
     Raises:
         ConfigError: the factory has no such option, or refuses a value.
+        PluginError: it fails in another way.
     """
     checked = _checked(make, options, what)
     try:
@@ -30,6 +37,10 @@ def call(make: Callable[..., Any], options: Mapping[str, Any], what: str) -> Any
         if is_out_of_memory(error):
             raise
         raise ConfigError(f"{what}: {error}") from error
+    except SimganAugError:
+        raise
+    except Exception as error:  # of a plugin, whose library is missing, say
+        raise PluginError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def takes(make: Callable[..., Any], name: str) -> bool:

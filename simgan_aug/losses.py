@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Callable
 from typing import Protocol
 
@@ -277,7 +278,7 @@ def _made_means(length: int, reach: int, device: torch.device) -> Tensor:
 
 
 def _weights(r1: float, r2: float) -> tuple[float, float]:
-    if r1 < 0 or r2 < 0:
+    if not (0 <= r1 < math.inf and 0 <= r2 < math.inf):
         raise ConfigError(f"gradient penalties r1 and r2 must be 0 or more, got {r1} and {r2}")
     return r1, r2
 

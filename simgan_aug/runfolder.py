@@ -181,7 +181,7 @@ def read_info(out: Path) -> dict[str, Any]:
             )
         if "tone" in info["config"]:  # one of an earlier simgan_aug goes on as it was begun
             info["config"]["tone"].setdefault("choice", "any")
-        parse(info["config"], source=str(out / INFO))
+        parse(info["config"], str(out / INFO), is_whole=True)
         Inputs.from_builtins(info["inputs"])
         if set(info["fingerprints"]) != {"synthetic", "real"}:
             raise KeyError("fingerprints")

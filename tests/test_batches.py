@@ -581,7 +581,7 @@ def test_a_subclass_of_a_tensor_comes_out_of_a_guard_as_one(subclass, network):
         ([["left"]] * 3, "boxes of x, y, width and height"),
         ([torch.ones(2, 3)] * 3, "x, y, width and height, got"),
         (5, "expected (the )?boxes of .*"),
-        ([[[1, 2, float("nan"), 4]]] * 3, "cannot be decoded"),
+        ([[[1, 2, float("nan"), 4]]] * 3, "expected a bbox of x, y, width and height, got"),
     ],
 )
 def test_boxes_that_do_not_fit_are_an_error_that_shows_them(boxes, message):

@@ -33,7 +33,30 @@ def test_every_preset_survives_the_way_into_a_checkpoint_and_back(name):
 
     stored = json.dumps(settings.to_builtins())
 
-    assert parse(json.loads(stored), source="checkpoint") == settings
+    assert parse(json.loads(stored), "checkpoint", is_whole=True) == settings
+
+
+OTHERS = [
+    {"refiner": {"name": "unshuffle", "features": 16}, "student": {"features": 8}},
+    {"refiner": {"name": "unshuffle", "features": 16}, "student": {"name": "resnet", "blocks": 1}},
+    {"refiner": {"name": "resnet", "blocks": 3}, "student": {"blocks": 1}},
+]
+
+
+@pytest.mark.parametrize("tables", OTHERS)
+@pytest.mark.parametrize("preset", OURS)
+def test_a_student_over_any_preset_survives_the_way_into_a_run_and_back(preset, tables):
+    config = parse({"preset": preset, "training": {"student_steps": 6}, **tables}, "a.toml")
+
+    stored = json.loads(json.dumps(config.to_builtins()))
+
+    assert parse(stored, "run.json", is_whole=True) == config
+
+
+@pytest.mark.parametrize("preset", ["wide", "paper-eyes"])
+def test_a_student_that_a_preset_does_not_teach_is_an_error_with_the_way_out(preset):
+    with pytest.raises(ConfigError, match=r"a.toml: \[student\].*set training.student_steps"):
+        parse({"preset": preset, "student": {"features": 8}}, "a.toml")
 
 
 def test_the_presets_are_ours_with_a_student_and_without_and_the_papers_two():

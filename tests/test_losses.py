@@ -320,11 +320,12 @@ def test_half_precision_logits_are_weighed_in_single_precision():
     assert loss.item() == pytest.approx(20.0, rel=1e-6)
 
 
+@pytest.mark.parametrize("value", [-1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["r1", "r2"])
 @pytest.mark.parametrize("make", [LeastSquares, Relativistic])
-def test_a_negative_penalty_is_rejected(make, name):
+def test_an_impossible_penalty_is_rejected(make, name, value):
     with pytest.raises(ConfigError, match=name):
-        make(**{name: -1.0})
+        make(**{name: value})
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,17 @@ def test_a_missing_option_is_named_with_its_part(module):
         registry.build("loss", "odd")
 
 
+@pytest.mark.parametrize("error", [ImportError("no a_library"), KeyError("x"), AssertionError()])
+def test_a_factory_that_fails_is_an_error_that_names_its_part(module, error):
+    def loss():
+        raise error
+
+    registry = Registry([], {"mine": module(simgan_register_losses=lambda: {"odd": loss})})
+
+    with pytest.raises(PluginError, match=f"loss 'odd'.*: {type(error).__name__}"):
+        registry.build("loss", "odd")
+
+
 def test_options_are_left_alone_where_a_factory_says_nothing_of_them(module):
     def anything(**options):
         return options

@@ -26,6 +26,7 @@ from simgan_aug.data import (
 )
 from simgan_aug.data.crops import POOL, Batches
 from simgan_aug.data.decoded import Kept, ahead
+from simgan_aug.data.handful import NUMBER
 from simgan_aug.errors import ConfigError, DataError
 from simgan_aug.imagefile import encode_image, read_image
 from simgan_aug.run import Run
@@ -238,6 +239,14 @@ def test_reused_images_are_drawn_so_often_and_then_left(reuse):
     assert len(set(drawn[:100].flat) & set(drawn[900:].flat)) < 100  # by chance alone
     assert abs(drawn.mean() - 50_000) < 3000
     assert np.array_equal(drawn[500:520], indices(crops, range(500, 520)))
+
+
+@pytest.mark.parametrize("reuse", [2, 8, 64])
+def test_the_batch_that_measures_look_at_is_drawn_however_often_images_are_reused(reuse):
+    source = Source([np.zeros((16, 24, 1), np.uint8)] * (POOL + 1), [""] * (POOL + 1))
+    crops = Crops(source, dataclasses.replace(LARGE, reuse=reuse), 16, 0)
+
+    assert len(np.unique(indices(crops, [NUMBER]))) > 8
 
 
 def test_of_a_small_set_any_image_is_drawn_at_any_time():

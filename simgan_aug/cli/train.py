@@ -141,7 +141,7 @@ def _resumed(
             "--resume keeps the run's settings; leave out --"
             + ", --".join(name.replace("_", "-") for name in fixed)
         )
-    config = parse(info["config"], source="run.json")
+    config = parse(info["config"], "run.json", is_whole=True)
     if steps:
         config = dataclasses.replace(config, training=config.training.of_steps(steps))
     return config, Inputs.from_builtins(info["inputs"]).moved(synthetic, images, real)

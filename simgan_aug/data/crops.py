@@ -192,7 +192,7 @@ class Crops:
         if self.config.reuse == 1 or len(self.source.images) <= POOL:
             return numbers[:, _IMAGE]
         # An endless row of images drawn at random; the batch looks at POOL of them.
-        oldest = number * self.batch_size // self.config.reuse
+        oldest = number * self.batch_size // self.config.reuse % 2**62
         places = oldest + (numbers[:, _PLACE] * POOL).astype(np.int64)
         entries = [[self.seed, place, _NO_ROW] for place in places.tolist()]
         return np.array([np.random.default_rng(entry).random(2) for entry in entries])

@@ -80,6 +80,7 @@ class Journal:
         try:
             old = json.loads((self.out / INFO).read_text(encoding="utf-8"))
             cells = self.out / CELLS
+            old["settings"].setdefault("features", "random")  # earlier studies do not speak of them
             lines = cells.read_text(encoding="utf-8").splitlines() if cells.exists() else []
             read = [json.loads(line) for line in lines]
             self.cells = {(cell["arm"], cell["seed"]): cell for cell in read}

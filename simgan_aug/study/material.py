@@ -123,9 +123,7 @@ class Material:
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """What must be the same whenever the study goes on."""
-        settings = {name: getattr(self.settings, name) for name in FIXED}
-        if self.settings.features != "random":  # which earlier studies do not speak of
-            settings["features"] = self.settings.features
+        settings = {name: getattr(self.settings, name) for name in (*FIXED, "features")}
         splits = {
             "synthetic": self.synthetic,
             "real photos": self.photos,

@@ -280,6 +280,14 @@ def test_labels_without_keypoints_are_nothing_to_learn_keypoints_from():
         task_of("keypoints")(("hand",), 0, (32, 32))
 
 
+@pytest.mark.parametrize("flags", [(-1, -1), (0, 0)])
+def test_a_label_of_which_no_keypoint_is_labelled_is_no_instance(flags):
+    joints = [number for x, flag in zip((5, 9), flags, strict=True) for number in (x, 20, flag)]
+    label = Annotation(0, bbox=[0, 10, 20, 40], keypoints=joints)
+
+    assert task_of("keypoints").views([label], (30, 48)) == []
+
+
 def test_a_crop_around_a_box_stays_within_the_image():
     label = Annotation(0, bbox=[0, 10, 20, 40], keypoints=[5, 20, 2])
 
