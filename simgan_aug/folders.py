@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from simgan_aug.errors import ConfigError, DataError
+from simgan_aug.errors import ConfigError, DataError, OutputError
 from simgan_aug.imagefile import SUFFIXES
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None  # type: ignore[assignment]
 
 
 def list_images(folder: Path) -> list[str]:
@@ -53,6 +59,37 @@ def check_writable(out: Path) -> None:
         raise ConfigError(f"{present} is a file; --out must be a folder")
     if not os.access(present, os.W_OK | os.X_OK):
         raise ConfigError(f"{present} cannot be written to; choose another --out")
+
+
+@contextlib.contextmanager
+def alone_in(out: Path, work: str) -> Iterator[None]:
+    """Keep other processes that do the same out of a folder, where the file system has locks.
+
+    Args:
+        out: the folder; made if need be.
+        work: what they do, for the message.
+
+    Raises:
+        ConfigError: one is at work in it.
+        OutputError: it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}") from None
+    with contextlib.ExitStack() as held:
+        if fcntl is not None:
+            folder = os.open(out, os.O_RDONLY)  # not a file in it, which would be one more
+            held.callback(os.close, folder)
+            try:
+                fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ConfigError(
+                    f"another {work} is at work in {out}: wait for its end, or choose another --out"
+                ) from None
+            except OSError:  # a file system without locks
+                pass
+        yield
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:

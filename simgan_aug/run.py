@@ -5,6 +5,7 @@ What the folder holds: `simgan_aug.runfolder`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -22,6 +23,7 @@ from simgan_aug.config import Config
 from simgan_aug.data.inputs import Inputs
 from simgan_aug.devices import resolve_device
 from simgan_aug.errors import ConfigError, DataError, DivergenceError
+from simgan_aug.folders import alone_in
 from simgan_aug.inference import ImageRefiner
 from simgan_aug.networks.contract import takes_reference
 from simgan_aug.oversight import Oversight
@@ -49,6 +51,7 @@ from simgan_aug.runfolder import (
     read_saved,
     restore,
     write_info,
+    written,
 )
 from simgan_aug.state import TrainingState
 from simgan_aug.training import Step, train
@@ -91,6 +94,7 @@ class Run:
         self.inputs, self.out, self.licence, self.ranks = inputs, out, licence, ranks or Ranks()
         self.device = self.ranks.device or resolve_device(device)
         check_folder(out, inputs, resume)
+        self._found = written(out)
         saved = read_saved(out) if resume else None
         self.config = cut_alike(config, saved, out, self.ranks.world) if saved else config
         self.loss = build_loss(config.loss)
@@ -154,12 +158,23 @@ class Run:
                 is enough; of these none may just stop iterating, as the others could not save.
 
         Raises:
+            ConfigError: another training is at work in the folder, or has been meanwhile.
             TrainingError: it has diverged too often, or another rank is lost; the files keep the
                 last save.
             OutputError: the folder cannot be written.
         """
+        with alone_in(self.out, "training") if self.ranks.leads else contextlib.nullcontext():
+            yield from self._steps(stop)
+
+    def _steps(self, stop: Callable[[], bool] | None) -> Iterator[Step]:
         if self.ranks.leads:
+            if self._found != written(self.out):
+                raise ConfigError(
+                    f"another training has written to {self.out} since this one was prepared: go "
+                    "on with --resume, or choose another --out"
+                )
             write_info(self.out, self.config, self.inputs, self.fingerprints, self.licence)
+            self._found = written(self.out)
         first = self.state.number + 1
         self._notify("simgan_training_started", config=self.config, first_step=first)
         reason = ""
@@ -206,6 +221,7 @@ class Run:
             return
         header = {"step": self.state.number, "shares": self.state.shares}
         checkpoint.save_state(self.out / STATE, tensors, header)
+        self._found = written(self.out)
         kept, teacher = self.state.kept, self.state.averaged
         if self.keeps_earlier:
             return

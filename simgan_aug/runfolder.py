@@ -65,6 +65,18 @@ def check_folder(out: Path, inputs: Inputs, resume: bool) -> None:
     check_writable(out)
 
 
+def written(out: Path) -> list[tuple[int, int] | None]:
+    """What tells whether somebody has begun a run in a folder, or gone on with it."""
+    found: list[tuple[int, int] | None] = []
+    for name in (INFO, STATE):
+        try:
+            status = (out / name).stat()
+            found.append((status.st_mtime_ns, status.st_size))
+        except OSError:
+            found.append(None)
+    return found
+
+
 def read_saved(out: Path) -> Saved | None:
     """The last save; None: the run was killed before its first.
 

@@ -126,6 +126,39 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(inputs, tmp_
     assert equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_trainings_do_not_work_in_one_folder_at_once(inputs, tmp_path, resume):
+    first, second = (Run(SMALL, inputs, tmp_path / "out") for _ in range(2))
+    running = first.steps()
+    next(running)
+    if resume:
+        second = Run(SMALL, inputs, tmp_path / "out", resume=True)
+
+    with pytest.raises(ConfigError, match=r"another training is at work in .*/out: wait for its"):
+        next(second.steps())
+
+    rest = list(running)
+    assert [step.number for step in rest] == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_training_does_not_begin_where_another_has_written_since_it_was_prepared(
+    inputs, tmp_path, resume
+):
+    if resume:
+        running = Run(SMALL, inputs, tmp_path / "out").steps()
+        next(running)
+        running.close()
+    first, second = (Run(SMALL, inputs, tmp_path / "out", resume=resume) for _ in range(2))
+    list(first.steps())
+    before = weights(tmp_path / "out")
+
+    with pytest.raises(ConfigError, match=r"another training has written to .*since this one was"):
+        next(second.steps())
+
+    assert equal(weights(tmp_path / "out"), before)
+
+
 def test_metrics_of_steps_taken_again_are_not_doubled(inputs, tmp_path, monkeypatch):
     monkeypatch.setattr("simgan_aug.observers.LOG_EVERY", 1)
     running = Run(SMALL, inputs, tmp_path / "out").steps()

@@ -18,6 +18,7 @@ from PIL import Image
 
 from simgan_aug.errors import ConfigError, OutputError, SimganAugError
 from simgan_aug.files import write_atomically
+from simgan_aug.folders import alone_in
 from simgan_aug.realism import compare, extractor
 from simgan_aug.sheet import save_png, sheet, spaced
 from simgan_aug.study import forms, shown
@@ -91,9 +92,14 @@ class Study:
         """Run what is pending; yields what is at work, often. Ends with the table written.
 
         Raises:
+            ConfigError: another study is at work in the folder.
             SimganAugError: an arm cannot be made: the first such, after the others have been run;
                 finished cells are kept, and the table of them is written.
         """
+        with alone_in(self.settings.out, "study"):
+            yield from self._run()
+
+    def _run(self) -> Iterator[str]:
         self.journal.start()
         failed: dict[str, SimganAugError] = {}
         try:

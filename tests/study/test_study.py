@@ -110,6 +110,16 @@ def test_a_study_that_was_stopped_runs_nothing_twice(settings, monkeypatch):
     assert trained == []
 
 
+def test_two_studies_do_not_work_in_one_folder_at_once(settings):
+    running = Study(Settings(**settings)).run()
+    next(running)
+
+    with pytest.raises(ConfigError, match="another study is at work in"):
+        next(Study(Settings(**settings)).run())
+
+    running.close()
+
+
 def test_a_stopped_study_gives_what_an_uninterrupted_one_gives(settings):
     settings["arms"] = ("raw", "hm", "default")
     whole = finished({**settings, "out": settings["out"].with_name("whole")})
