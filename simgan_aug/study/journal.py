@@ -17,6 +17,9 @@ from simgan_aug.folders import check_writable
 
 INFO, CELLS = "study.json", "cells.jsonl"
 
+SHOWN = 5
+"""Differences that a message names."""
+
 Cell = dict[str, Any]
 """{"arm", "seed", "values": {augmentation: [a value for each test image]}, "drift", "located",
 "grown", "seconds"}."""
@@ -93,22 +96,35 @@ class Journal:
                 " choose another --out"
             ) from None
         changed = [
-            f"{name}: {_short(old.get(part, {}).get(name))}, now {_short(value)}"
+            said
             for part, facts in self._facts.items()
             for name, value in facts.items()
-            if old.get(part, {}).get(name) != value
+            for said in _differences(old.get(part, {}).get(name), value, name)
         ]
         changed += [
-            f"arm {name}: {_short(arms[name])}, now {_short(what)}"
+            said
             for name, what in self._arms.items()
-            if name in arms and arms[name] != what
+            if name in arms
+            for said in _differences(arms[name], what, f"arm {name}")
         ]
         if changed:
+            more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             raise ConfigError(
-                f"{self.out} holds a study that differs: {'; '.join(changed)}; take the same "
+                f"{self.out} holds a study that differs: {'; '.join(changed[:SHOWN])}{more}; take the same "
                 "again (arms and seeds may be added), or choose another --out"
             )
         self._arms = {**arms, **self._arms}
+
+
+def _differences(old: Any, new: Any, name: str) -> list[str]:
+    """What differs, down to the values in objects."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            said
+            for key in sorted({*old, *new})
+            for said in _differences(old.get(key), new.get(key), f"{name} {key}")
+        ]
+    return [] if old == new else [f"{name}: {_short(old)}, now {_short(new)}"]
 
 
 def _short(value: Any) -> str:

@@ -176,7 +176,7 @@ def test_an_arm_that_is_another_now_is_refused(settings, toy):
     finished(settings)
     Image.new("RGB", (32, 32)).save(toy / "mine" / "0.png")
 
-    with pytest.raises(ConfigError, match="differs: arm mine: "):
+    with pytest.raises(ConfigError, match="differs: arm mine sha256: "):
         Study(Settings(**settings))
 
 
@@ -498,7 +498,7 @@ def test_a_refiner_that_arms_share_stays_what_it_is(settings, toy, change):
     (toy / "other.toml").write_text(FAST.replace("features = 8", "features = 12", 1))
     other = {"config": toy / "other.toml", "refiner_steps": 3}
 
-    with pytest.raises(ConfigError, match="arm default: "):
+    with pytest.raises(ConfigError, match=r"arm default config [a-z_ ]+: [^{]+, now [^{]+; take"):
         Study(Settings(**{**settings, "arms": ("raw", "mixed"), change: other[change]}))
 
 
