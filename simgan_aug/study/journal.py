@@ -108,10 +108,11 @@ class Journal:
             for said in _differences(arms[name], what, f"arm {name}")
         ]
         if changed:
-            more = f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
+            said = "; ".join(changed[:SHOWN])
+            said += f"; and {len(changed) - SHOWN} more" if len(changed) > SHOWN else ""
             raise ConfigError(
-                f"{self.out} holds a study that differs: {'; '.join(changed[:SHOWN])}{more}; take the same "
-                "again (arms and seeds may be added), or choose another --out"
+                f"{self.out} holds a study that differs: {said}; take the same again (arms "
+                "and seeds may be added), or choose another --out"
             )
         self._arms = {**arms, **self._arms}
 
