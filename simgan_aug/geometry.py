@@ -88,7 +88,8 @@ def weight_map(
     """How much the change of each pixel counts, by label: (height, width) float32.
 
     Args:
-        annotations: of one image; where they overlap, the larger weight holds.
+        annotations: of one image; where they overlap, the larger weight holds, and those that lie
+            nowhere, as captions do, have none.
         categories: names by id.
         weights: by category name; "background" is outside of all labels, "labels" any category not
             named; both are 1 if absent.
@@ -96,7 +97,7 @@ def weight_map(
     """
     outside, others = weights.get("background", 1.0), weights.get("labels", 1.0)
     heaviest = np.full((height, width), -1.0, dtype=np.float32)
-    for annotation in annotations:
+    for annotation in filter(lies_somewhere, annotations):
         name = (
             categories.get(annotation.category_id) if annotation.category_id is not None else None
         )

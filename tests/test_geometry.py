@@ -171,6 +171,14 @@ def test_weights_are_drawn_by_category_and_the_larger_holds():
     assert np.array_equal(weights, expected)
 
 
+def test_labels_that_lie_nowhere_have_no_weight():
+    labels = [label(None, category=2), label([SQUARE], category=1)]
+
+    weights = weight_map(labels, NAMES, {"hand": 2, "ring": 5}, 10, 12)
+
+    assert weights.max() == 2
+
+
 def test_the_order_of_overlapping_labels_does_not_matter():
     labels = [label([SQUARE], category=1), label(bbox=[4, 2, 4, 4], category=2)]
 

@@ -288,6 +288,13 @@ def test_a_label_of_which_no_keypoint_is_labelled_is_no_instance(flags):
     assert task_of("keypoints").views([label], (30, 48)) == []
 
 
+@pytest.mark.parametrize("side", [float("inf"), float("nan")])
+def test_a_label_whose_box_is_not_finite_is_no_instance(side):
+    label = Annotation(0, bbox=[0, 10, side, 40], keypoints=[5, 20, 2])
+
+    assert task_of("keypoints").views([label], (30, 48)) == []
+
+
 def test_a_crop_around_a_box_stays_within_the_image():
     label = Annotation(0, bbox=[0, 10, 20, 40], keypoints=[5, 20, 2])
 

@@ -51,7 +51,8 @@ class Keypoints:
             flags = each.keypoints[2::3] if isinstance(each.keypoints, list) else []
             box = each.bbox
             is_seen = any(isinstance(flag, (int, float)) and flag > 0 for flag in flags)
-            if box is not None and len(box) == 4 and min(box[2:]) >= 2 and is_seen:
+            is_box = box is not None and len(box) == 4 and bool(np.isfinite(box).all())
+            if box is not None and is_box and min(box[2:]) >= 2 and is_seen:
                 region = _region(box, size)
                 if min(region[2:]) >= 2:
                     found.append((region, [each]))
