@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -415,8 +416,10 @@ def test_an_audit_asks_gates_too_and_goes_on_with_the_same_alone(data, job, gate
 
 
 def test_an_audit_that_was_interrupted_does_not_go_on_with_other_gates(data, job, gates):
+    shutil.copytree(data / "images", data / "same")
+
     def planned(*names):
-        where = [data / "ann.json"], data / "images", data / "images", data / "a.json"
+        where = [data / "ann.json"], data / "images", data / "same", data / "a.json"
         return AuditJob(*where, gates=names, workers=0)
 
     running = planned("any").run()
