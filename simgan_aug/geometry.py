@@ -48,6 +48,17 @@ def outline_of(annotation: Annotation, height: int, width: int) -> Array | None:
     return mask if mask.any() else None
 
 
+def box_around(mask: Array) -> list[float]:
+    """x, y, width and height of what a mask, which is not empty, covers."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return [
+        float(columns[0]),
+        float(rows[0]),
+        float(columns[-1] - columns[0] + 1),
+        float(rows[-1] - rows[0] + 1),
+    ]
+
+
 @contextlib.contextmanager
 def _named(annotation: Annotation) -> Iterator[None]:
     """What cannot be decoded is an error that says which annotation it is of."""

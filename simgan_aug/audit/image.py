@@ -17,7 +17,7 @@ from simgan_aug.audit.pair import Pair, View
 from simgan_aug.coco import Annotation, Id
 from simgan_aug.displacement import Displacement, locate
 from simgan_aug.errors import DataError
-from simgan_aug.geometry import lies_somewhere, outline_of
+from simgan_aug.geometry import box_around, lies_somewhere, outline_of
 
 Array = np.ndarray[Any, Any]
 
@@ -237,19 +237,9 @@ def _rounded(value: float | None) -> float | None:
 def _box(annotation: Annotation, outline: Array | None) -> list[float]:
     box = annotation.bbox or [0.0] * 4
     if outline is not None and 0 in box[2:]:
-        box = _box_of(outline)
+        box = box_around(outline)
     if len(box) != 4 or not all(abs(side) < FURTHEST for side in box):
         raise DataError(
             f"image {annotation.image_id}: expected a bbox of x, y, width and height, got {box}"
         )
     return box
-
-
-def _box_of(mask: Array) -> list[float]:
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [
-        float(columns[0]),
-        float(rows[0]),
-        float(columns[-1] - columns[0] + 1),
-        float(rows[-1] - rows[0] + 1),
-    ]

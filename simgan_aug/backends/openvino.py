@@ -189,18 +189,17 @@ def model_of(graph: Graph, example: list[Tensor]) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with torch.no_grad(), warnings.catch_warnings(), _as_it_is():
+    # What a host has set, autocast or default dtype and device, goes into no graph.
+    with (
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        plain_defaults(),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore", DeprecationWarning)  # OpenVINO traces by torch.jit
         decoder = TorchScriptPythonDecoder(graph.eval(), example_input=tuple(example))
     frontend = FrontEndManager().load_by_framework("pytorch")
     return frontend.convert(frontend.load(decoder))
-
-
-@contextmanager
-def _as_it_is() -> Iterator[None]:
-    """What a host has set, autocast or default dtype and device, goes into no graph."""
-    with torch.autocast("cpu", enabled=False), plain_defaults():
-        yield
 
 
 def openvino() -> Any:

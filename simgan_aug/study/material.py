@@ -40,7 +40,17 @@ from simgan_aug.study.tasks import Task, task_of
 
 Array = np.ndarray[Any, Any]
 
-FIXED = ("task", "steps", "batch_size", "forms", "limit", "flip", "groups", "only_labels")
+FIXED = (
+    "task",
+    "steps",
+    "batch_size",
+    "forms",
+    "limit",
+    "flip",
+    "groups",
+    "only_labels",
+    "features",
+)
 """Settings that every cell of a study shares."""
 
 
@@ -123,7 +133,7 @@ class Material:
 
     def facts(self) -> dict[str, dict[str, Any]]:
         """What must be the same whenever the study goes on."""
-        settings = {name: getattr(self.settings, name) for name in (*FIXED, "features")}
+        settings = {name: getattr(self.settings, name) for name in FIXED}
         splits = {
             "synthetic": self.synthetic,
             "real photos": self.photos,

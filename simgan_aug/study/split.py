@@ -17,7 +17,7 @@ from simgan_aug import coco
 from simgan_aug.coco import Annotation
 from simgan_aug.errors import DataError, ImageError
 from simgan_aug.folders import list_images
-from simgan_aug.geometry import mask_of
+from simgan_aug.geometry import box_around, mask_of, outline_of
 from simgan_aug.imagefile import read_image, upright
 from simgan_aug.study import canvas
 from simgan_aug.study.canvas import Region, Size, View
@@ -212,14 +212,12 @@ def _points(annotation: Annotation) -> Array:
 
 def _boxed(annotation: Annotation, height: int, width: int) -> Annotation:
     """With a box around the mask where there is no box."""
-    if (annotation.bbox and len(annotation.bbox) == 4) or not annotation.segmentation:
+    if annotation.bbox and len(annotation.bbox) == 4:
         return annotation
-    rows, columns = np.nonzero(mask_of(annotation, height, width))
-    if not len(rows):
+    outline = outline_of(annotation, height, width)
+    if outline is None:
         return annotation
-    x, y = float(columns.min()), float(rows.min())
-    box = [x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y]
-    return msgspec.structs.replace(annotation, bbox=box)
+    return msgspec.structs.replace(annotation, bbox=box_around(outline))
 
 
 def _drawing(

@@ -102,9 +102,7 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         if isinstance(strength, Iterable):  # a list, where it comes out of JSON
             strength = tuple(strength)  # type: ignore[assignment]
         self._variety = Variety(strength, variants)
-        low, high = (
-            float(end) for end in self._variety.range
-        )  # JSON takes none of numpy's numbers
+        low, high = map(float, self._variety.range)  # JSON takes none of numpy's numbers
         strength = (low, high) if isinstance(strength, tuple) else low
         self._refiner = SharedRefiner(
             refiner,
@@ -118,11 +116,8 @@ class Refine(A.ImageOnlyTransform):  # type: ignore[misc]
         self.refiner, self.strength = os.fspath(refiner), strength
         self.device = self._refiner.device  # a name, which goes into JSON
         self.channel_order, self.seed, self.precision = channel_order, seed, precision
-        self.variants, self.cache_mb, self.backend = (
-            int(variants),
-            int(cache_mb),
-            os.fspath(backend),
-        )
+        self.variants, self.cache_mb = int(variants), int(cache_mb)
+        self.backend = os.fspath(backend)
         self.cache = None if cache is None else os.fspath(cache)
 
     def apply(self, img: Array, strength: float, seed: int, **_: Any) -> Array:

@@ -49,10 +49,9 @@ class Keypoints:
         found = []
         for each in annotations:
             flags = each.keypoints[2::3] if isinstance(each.keypoints, list) else []
-            box = each.bbox
-            is_seen = any(isinstance(flag, (int, float)) and flag > 0 for flag in flags)
-            is_box = box is not None and len(box) == 4 and bool(np.isfinite(box).all())
-            if box is not None and is_box and min(box[2:]) >= 2 and is_seen:
+            box = each.bbox or []
+            is_box = len(box) == 4 and min(box[2:]) >= 2 and np.isfinite(box).all()
+            if is_box and any(isinstance(flag, (int, float)) and flag > 0 for flag in flags):
                 region = _region(box, size)
                 if min(region[2:]) >= 2:
                     found.append((region, [each]))
